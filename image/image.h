@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a disk image is: one driver, its files, and at most one backing image.
+ * The one header that fs/ and tools/ need from this folder (with the small ones
+ * that it includes). All calls on an image are made from coroutines of the loop
+ * that opened it, unless said otherwise.
+ */
+#ifndef IMGFS_IMAGE_IMAGE_H
+#define IMGFS_IMAGE_IMAGE_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "image/check.h"
+#include "image/codec.h"
+#include "image/extent.h"
+#include "image/format.h"
+#include "image/option.h"
+#include "image/report.h"
+#include "image/units.h"
+#include "io/co.h"
+#include "io/file.h"
+
+/*
+ * The table of formats, handed in once by main (or a test) before anything is
+ * opened; NULL-terminated and never freed. The first entry whose name is "raw"
+ * is the fallback of probing.
+ */
+void image_set_formats(const struct format *const *table);
+const struct format *const *image_formats(void);
+/* NULL and *error "Unknown file format 'x'" with the nearest name if one is near. */
+const struct format *image_find_format(const char *name, GError **error);
+
+/* gate.c: which names inside images may be opened (design.md). */
+struct gate;
+enum gate_policy {
+	GATE_DEFAULT, /* same directory tree, or recognised as an image other than raw */
+	GATE_DIRS,    /* the default, and the directories added */
+	GATE_ANY,     /* --allow-references=any, and imgtool called as qemu-img */
+};
+struct gate *gate_new(enum gate_policy policy);
+/* Each word of --allow-references: a directory, or "any". */
+bool gate_allow(struct gate *g, const char *word, GError **error);
+void gate_free(struct gate *g);
+/*
+ * Opens nothing for long: is `name`, found inside image file `referrer` (path as opened), allowed?
+ * Returns the path to open (relative names are relative to the referrer's
+ * directory), to be freed; NULL and IMAGE_ERROR_REFUSED with a sentence that
+ * names both files and the option that would allow it.
+ */
+char *gate_resolve(struct gate *g, const char *referrer, const char *name, GError **error);
+
+enum image_flags {
+	IMAGE_RDWR = 1 << 0,
+	IMAGE_NO_BACKING = 1 << 1,   /* do not open the backing file (info) */
+	IMAGE_NO_DATA_FILES = 1 << 2, /* nor any other file named inside (info); map then fails */
+	IMAGE_FORCE_SHARE = 1 << 3,  /* -U: lock nothing but what says "I read" */
+	IMAGE_FOR_CHECK = 1 << 4,    /* opens what is damaged, as far as check needs */
+	IMAGE_NO_SHARE_WRITE = 1 << 5, /* convert's sources: nobody may write meanwhile */
+};
+
+struct image_open_options {
+	const char *format; /* NULL: probe */
+	const char *backing_format; /* overrides what the top image records; NULL: do not */
+	unsigned flags;	    /* enum image_flags */
+	enum cache_mode cache;
+	enum aio_engine aio;
+	size_t cache_size;  /* bytes of metadata cache of the whole chain; 0: default */
+	struct gate *gate;  /* borrowed, outlives the image; NULL: the default gate */
+	/* Called for each sentence that is no error ("no format recorded for the
+	 * backing file ..."). NULL: dropped. */
+	void (*warn)(void *arg, const char *sentence);
+	void *warn_arg;
+};
+
+struct image {
+	const struct format *format;
+	struct file *file;	 /* the main file */
+	struct image *backing;	 /* NULL: none, or not opened */
+	uint64_t size;		 /* bytes of the disk */
+	char *filename;		 /* as the user or the referring image named it, resolved */
+	unsigned flags;
+	bool is_view;		 /* shows a snapshot */
+
+	/* Set by the driver's open: */
+	void *state;
+	uint32_t cluster_size;	 /* bytes; 0: the format has none */
+	char *backing_name;	 /* as recorded, any bytes but NUL; NULL: none */
+	char *backing_format;	 /* as recorded; NULL: none */
+	bool encrypted, compressed, dirty, corrupt;
+
+	/* The core's: */
+	struct image_core *core; /* private to image/ */
+	struct cache *cache;	 /* metadata cache of the tree */
+	struct gate *gate;
+};
+
+/*
+ * Opens the image and its whole backing chain. name: a path, "file:path",
+ * "json:{...}". NULL and *error: one sentence that names the file. Read-only opens
+ * never write a byte. Same file twice in one process: shared (design.md).
+ */
+struct image *image_open(const char *name, const struct image_open_options *o, GError **error);
+/* --image-opts: "driver=qcow2,file.filename=x". Takes the options over (frees them). */
+struct image *image_open_with_options(struct options *options, const struct image_open_options *o,
+				      GError **error);
+struct image *image_ref(struct image *img);
+/* Flushes a writable image, whose failure is told by image_close_error ... use
+ * image_flush first when you must know. NULL is allowed. */
+void image_unref(struct image *img);
+
+/* Snapshots. */
+GPtrArray *image_snapshots(struct image *img, GError **error); /* of struct snapshot; empty when none */
+/* Index into that list: by ID first, then by name; -1 and *error if there is none. */
+int image_find_snapshot(GPtrArray *list, const char *id_or_name, GError **error);
+/* "snapshot.id=1,snapshot.name=x" (both must match) or ID or NAME. */
+int image_find_snapshot_param(GPtrArray *list, const char *param, GError **error);
+/* A read-only image that shows the snapshot; holds a reference to img. */
+struct image *image_view(struct image *img, unsigned index, GError **error);
+
+/*
+ * map.c: what the whole chain says of the bytes from offset on, not past
+ * offset+len: one extent, never of kind HOLE with a backing image below it unasked: HOLE means
+ * that no layer describes it. e->layer and e->depth are set. Not past the end of
+ * the disk. base: stop above this image (its bytes count as HOLE); NULL: the whole
+ * chain. 0 or -errno. May yield.
+ */
+int image_map(struct image *img, uint64_t offset, uint64_t len, struct image *base,
+	      struct extent *e);
+/* The same, and neighbours that continue one another are joined, as far as they go in len. */
+int image_map_run(struct image *img, uint64_t offset, uint64_t len, struct image *base,
+		  struct extent *e);
+
+/*
+ * read.c: bytes of the disk. Past the end of the disk: -EINVAL. 0 or -errno; the
+ * first cause of an error is in image_fault_text. May yield; answered in
+ * place when everything needed is in caches.
+ */
+int image_read(struct image *img, uint64_t offset, void *buf, size_t len);
+int image_readv(struct image *img, uint64_t offset, const struct iovec *iov, int niov);
+/* Reads what one extent from image_map describes, all or a part of it: no second walk. */
+int image_read_extent(struct image *img, const struct extent *e, uint64_t offset, void *buf,
+		      size_t len);
+/* Tells that [offset, offset+len) will be read soon: decodes and reads ahead. Does not wait. */
+void image_readahead(struct image *img, uint64_t offset, uint64_t len);
+
+/* write.c. -EROFS/-EACCES on read-only images. May yield. */
+int image_write(struct image *img, uint64_t offset, const void *buf, size_t len);
+int image_writev(struct image *img, uint64_t offset, const struct iovec *iov, int niov);
+/* Makes the range read as zeroes in the cheapest way; may_unmap: space may be given up. */
+int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);
+int image_discard(struct image *img, uint64_t offset, uint64_t len);
+/* Everything acknowledged before is durable: tables, then every file. */
+int image_flush(struct image *img);
+
+/* Control. */
+bool image_create(const char *filename, const struct format *format, struct options *options,
+		  GError **error);
+bool image_check(struct image *img, const struct check_options *options,
+		 struct check_result *result, GError **error); /* IMAGE_ERROR_UNSUPPORTED: no checks here */
+/* Bytes that the image's own files occupy on the host, or -errno. */
+int64_t image_allocated(struct image *img);
+/* Backing path for people: recorded name made absolute or relative to the working
+ * directory as qemu's "actual path"; NULL when there is none. Caller frees. */
+char *image_backing_path(struct image *img);
+
+/* fault.c: the first cause of a data path error, for logs and messages. */
+void image_fault(struct image *img, int err, uint64_t offset, const char *format, ...)
+	G_GNUC_PRINTF(4, 5);
+/* "x.qcow2: offset 65536: L2 table offset 0x2a00 is not aligned ..."; NULL when
+ * there was none since image_fault_clear. Owned by img. A fault in any layer of
+ * the chain is found. */
+const char *image_fault_text(struct image *img);
+void image_fault_clear(struct image *img);
+
+/* zero.c */
+bool buffer_is_zero(const void *buf, size_t len);
+
+#endif
