@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# shellcheck shell=bash
+# Helpers of the script tests. A test starts with
+#	. "$IMGFS_SRCDIR/tests/functions.sh"
+# and runs in an empty scratch folder with imgfs and imgtool in PATH. Whatever
+# way it ends, its mounts are gone and its cleanups have run. "set -e" is on:
+# a command that may fail is said so with expect_status or "if".
+
+set -eu -o pipefail
+export LC_ALL=C TZ=UTC
+SCRATCH=$(pwd -P)
+
+# ---- ending
+
+cleanups=()
+# cleanup_add COMMAND...: run at the end, last added first; its failure is ignored.
+cleanup_add() { cleanups+=("$(printf '%q ' "$@")"); }
+
+cleanup_run() {
+	local status=$? i
+	trap - EXIT
+	set +e
+	for ((i = ${#cleanups[@]} - 1; i >= 0; i--)); do eval "${cleanups[i]}"; done
+	exit $status
+}
+trap cleanup_run EXIT
+trap 'exit 130' INT TERM HUP
+trap 'echo "${BASH_SOURCE[0]##*/}:$LINENO: status $?: $BASH_COMMAND" >&2' ERR
+set -E
+
+fail() {
+	trap - ERR
+	echo "FAIL: $*" >&2
+	exit 1
+}
+skip() {
+	trap - ERR
+	echo "SKIP: $*"
+	exit 77
+}
+
+# ---- what a test needs
+
+requires_program() {
+	local p
+	for p in "$@"; do
+		[ -n "$(type -P "$p")" ] || skip "needs the program $p"
+	done
+}
+requires_root() { [ "$(id -u)" -eq 0 ] || skip "needs root"; }
+requires_fuse() {
+	[ -c /dev/fuse ] && [ -r /dev/fuse ] && [ -w /dev/fuse ] || skip "needs /dev/fuse"
+	requires_program fusermount3
+}
+requires_loop() {
+	requires_root
+	losetup -f >/dev/null 2>&1 || skip "needs a free loop device"
+}
+requires_qemu() { requires_program qemu-img qemu-io; }
+# requires_sample NAME...: files of $IMGFS_SAMPLES (see its INDEX.md).
+requires_sample() {
+	local s
+	for s in "$@"; do
+		[ -r "$IMGFS_SAMPLES/$s" ] || skip "needs the sample $s"
+	done
+}
+
+# ---- making data
+
+# sample NAME [FILE]: unpacks or copies the sample; prints the name of the result.
+sample() {
+	local from=$IMGFS_SAMPLES/$1 to
+	to=$(basename "${1%.gz}" .bz2)
+	to=${2:-$to}
+	case $1 in
+	*.gz) gzip -dc "$from" | cp --sparse=always /dev/stdin "$to" ;;
+	*.bz2) bzip2 -dc "$from" >"$to" ;;
+	*) cp "$from" "$to" && chmod u+w "$to" ;;
+	esac
+	echo "$to"
+}
+# random_data SEED BYTES: the same bytes for the same seed, on stdout.
+random_data() {
+	python3 -c 'import random, sys
+r = random.Random(sys.argv[1]); n = int(sys.argv[2])
+while n > 0:
+    k = min(n, 1 << 20); sys.stdout.buffer.write(r.randbytes(k)); n -= k' "$1" "$2"
+}
+# poke FILE OFFSET HEX: overwrites bytes in place.
+poke() {
+	printf '%b' "$(sed 's/../\\x&/g' <<<"${3// /}")" |
+		dd of="$1" bs=1 seek=$(($2)) conv=notrunc status=none
+}
+oracle() { PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$IMGFS_SRCDIR/tests/oracle python3 -m "$@"; }
+
+# ---- judging
+
+# expect_status N COMMAND...: output goes to out and err in the scratch folder.
+expect_status() {
+	local want=$1 got=0
+	shift
+	"$@" >"$SCRATCH/out" 2>"$SCRATCH/err" || got=$?
+	[ "$got" -eq "$want" ] || {
+		head -n 20 "$SCRATCH/out" "$SCRATCH/err" >&2
+		fail "$*: status $got, expected $want"
+	}
+}
+# expect_output FILE WORDS...: every one of the fixed strings is in the file.
+expect_output() {
+	local file=$1 words
+	shift
+	for words in "$@"; do
+		grep -qF -- "$words" "$file" || {
+			head -n 20 "$file" >&2
+			fail "$file lacks: $words"
+		}
+	done
+}
+# one_sentence FILE PROGRAM NAME: exactly one line "PROGRAM: ..." that names NAME.
+one_sentence() {
+	local lines
+	lines=$(wc -l <"$1")
+	[ "$lines" -eq 1 ] && grep -q "^$2: " "$1" && grep -qF -- "$3" "$1" || {
+		head -n 20 "$1" >&2
+		fail "$1: expected one line of $2 that names $3"
+	}
+}
+# json_eq A B [KEY...]: the same JSON, whatever the order of keys; only those keys when given.
+json_eq() { python3 "$IMGFS_SRCDIR/tests/oracle/json_eq.py" "$@" || fail "$1 and $2 differ"; }
+# same_bytes A B: the same content (holes compared quickly by cmp on page cache).
+same_bytes() { cmp -- "$1" "$2" || fail "$1 and $2 differ"; }
+# sanitized PROGRAM: was it built with ASan or TSan (no address space limits then)?
+sanitized() { grep -qaE '__[at]san_init' "$(type -P "$1")"; }
+
+# ---- mounts
+
+imgfs_pids() { pgrep -f -- "imgfs .*$1( |\$)" || true; }
+
+# mount_imgfs [OPTION...] IMAGE MOUNTPOINT: fails the test when it does not work.
+mount_imgfs() {
+	local at=${*: -1}
+	at=$(realpath -m "$at")
+	[ -e "$at" ] || mkdir -p "$at"
+	cleanup_add unmount_now "$at"
+	imgfs "${@:1:$#-1}" "$at" || fail "imgfs ${*:1:$#-1} $at: status $?"
+	mountpoint -q "$at" || fail "imgfs returned, but $at is no mount point"
+}
+# unmount MOUNTPOINT: and waits until the daemon is gone (its locks with it).
+unmount() {
+	local at pids i
+	at=$(realpath "$1")
+	pids=$(imgfs_pids "$at")
+	fusermount3 -u "$at" || fail "cannot unmount $at"
+	for ((i = 0; i < 100; i++)); do
+		# shellcheck disable=SC2086
+		[ -z "$pids" ] || ! kill -0 $pids 2>/dev/null && return 0
+		sleep 0.05
+	done
+	fail "imgfs ($pids) still runs 5 s after $at was unmounted"
+}
+# For the end of a test: never fails, never leaves the mount.
+unmount_now() {
+	mountpoint -q "$1" 2>/dev/null || grep -qF " $1 " /proc/mounts || return 0
+	fusermount3 -u "$1" 2>/dev/null || fusermount3 -uz "$1" 2>/dev/null || umount -l "$1"
+}
