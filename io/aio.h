@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The engines that do what cannot be done in place: one table each. Internal to
+ * io/.
+ */
+#ifndef IMGFS_IO_AIO_H
+#define IMGFS_IO_AIO_H
+
+#include "io/loop.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+/* One transfer, as the kernel takes it: at most AIO_PARTS buffers. */
+struct aio_transfer {
+	int fd;
+	bool write;
+	const struct iovec *iov;
+	int niov;
+	uint64_t offset;
+};
+#define AIO_PARTS 64
+/* The kernel cuts longer transfers anyway. */
+#define AIO_MAX_BYTES ((size_t)1 << 30)
+
+struct aio_ops {
+	const char *name;
+	/* Whether this loop can use the engine; makes it ready. 0 or -errno. */
+	int (*prepare)(struct loop *loop);
+	/* Yields until done: bytes (perhaps fewer than asked for) or -errno. Only
+	 * inside a coroutine. */
+	ssize_t (*transfer)(struct loop *loop, const struct aio_transfer *t);
+};
+
+extern const struct aio_ops aio_threads;
+
+/* The same by a plain system call in place; restarted after EINTR. */
+ssize_t aio_transfer_here(const struct aio_transfer *t);
+
+#endif
