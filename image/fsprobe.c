@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "image/fsprobe.h"
-
 #include "config.h"
+
+#include "image/fsprobe.h"
 
 #include <errno.h>
 #include <fcntl.h>
