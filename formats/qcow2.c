@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* qcow2: the driver's table, opening, closing and describing. */
+#include "formats/qcow2.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "formats/formats.h"
+#include "image/report.h"
+
+static int qcow2_probe(const struct probe *p)
+{
+	const struct qcow2_header_disk *d = (const void *)p->head;
+	static_assert(sizeof(*d) <= PROBE_HEAD, "probe sees the header");
+
+	/* Version 1 has the same magic and is another format. */
+	return be32_get(d->magic) == QCOW2_MAGIC && be32_get(d->version) >= 2 ? 100 : 0;
+}
+
+const struct qcow2_range *qcow2_fixed_overlap(const struct qcow2 *q, uint64_t offset, uint64_t len)
+{
+	for (unsigned i = 0; i < q->nb_fixed; i++)
+		if (offset < q->fixed[i].end && q->fixed[i].start < offset + len)
+			return &q->fixed[i];
+	return NULL;
+}
+
+static void add_fixed(struct qcow2 *q, uint64_t start, uint64_t len, const char *what)
+{
+	if (!len)
+		return;
+	q->fixed[q->nb_fixed++] = (struct qcow2_range){start, start + len, what};
+	q->fixed_end = MAX(q->fixed_end, start + len);
+}
+
+/* All were checked to lie inside the file, so the sums do not overflow. */
+static void collect_fixed(struct qcow2 *q)
+{
+	const struct qcow2_header *h = &q->header;
+
+	add_fixed(q, 0, q->cluster_size, "header");
+	add_fixed(q, h->l1_offset, h->l1_size * 8ull, "active L1 table");
+	add_fixed(q, h->reftable_offset, (uint64_t)h->reftable_clusters << h->cluster_bits,
+		  "refcount table");
+	if (h->nb_snapshots)
+		add_fixed(q, h->snapshots_offset,
+			  h->nb_snapshots * (uint64_t)sizeof(struct qcow2_snapshot_disk),
+			  "snapshot table");
+	if (h->has_crypto)
+		add_fixed(q, h->crypto_offset, h->crypto_length, "encryption header");
+}
+
+/* May this image be opened in the way that flags ask for? */
+static bool check_mode(const struct image *img, const struct qcow2_header *h, GError **error)
+{
+	bool check = img->flags & IMAGE_FOR_CHECK;
+
+	if (h->crypt_method && !(img->flags & (IMAGE_NO_DATA_FILES | IMAGE_FOR_CHECK))) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
+			    "the image is encrypted (%s), and encryption is not supported yet",
+			    h->crypt_method == QCOW2_CRYPT_AES ? "aes" : "luks");
+		return false;
+	}
+	if (!(img->flags & IMAGE_RDWR) || check)
+		return true;
+	if (h->incompatible & QCOW2_INCOMPAT_CORRUPT) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_INVALID,
+			    "Image is corrupt; cannot be opened read/write");
+		return false;
+	}
+	if (h->incompatible & QCOW2_INCOMPAT_DIRTY) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
+			    "the image was not closed properly (dirty bit); it must be repaired "
+			    "before it is opened read/write");
+		return false;
+	}
+	return true;
+}
+
+/* "External data file bit"; the option overrides the recorded name. */
+static bool open_data(struct image *img, struct qcow2 *q, struct options *options, GError **error)
+{
+	g_autofree char *given = options_take_string(options, "data-file.filename");
+	const char *name = given ? given : q->header.data_file;
+
+	q->external = q->header.incompatible & QCOW2_INCOMPAT_DATA_FILE;
+	q->data_file_raw = q->external && (q->header.autoclear & QCOW2_AUTOCLEAR_DATA_FILE_RAW);
+	if (!q->external) {
+		if (given) {
+			g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
+				    "'data-file' can only be set for images with an external data "
+				    "file");
+			return false;
+		}
+		q->data = file_ref(img->file);
+	} else if (img->flags & IMAGE_NO_DATA_FILES) {
+		return true;
+	} else if (!name) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_INVALID,
+			    "'data-file' is required for this image: it does not name its data "
+			    "file");
+		return false;
+	} else {
+		q->data = image_open_named_file(img, name, error);
+		if (!q->data)
+			return false;
+		const struct stat *a = file_stat(q->data), *b = file_stat(img->file);
+
+		if (a->st_dev == b->st_dev && a->st_ino == b->st_ino) {
+			g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_INVALID,
+				    "the data file '%s' is the image itself", name);
+			return false;
+		}
+	}
+	q->data_size = file_size(q->data);
+	return true;
+}
+
+static void set_geometry(struct qcow2 *q, const struct image *img)
+{
+	const struct qcow2_header *h = &q->header;
+
+	q->extended = h->incompatible & QCOW2_INCOMPAT_EXTENDED_L2;
+	q->cluster_bits = h->cluster_bits;
+	q->cluster_size = 1u << h->cluster_bits;
+	q->entry_bits = q->extended ? 4 : 3;
+	q->l2_bits = h->cluster_bits - q->entry_bits;
+	q->l1_offset = h->l1_offset;
+	q->l1_size = h->l1_size;
+	q->file_size = file_size(img->file);
+	q->codec = h->compression_type ? &codec_zstd : &codec_deflate;
+	q->last_l1_index = UINT64_MAX;
+	collect_fixed(q);
+}
+
+static void publish(struct image *img, struct qcow2 *q)
+{
+	const struct qcow2_header *h = &q->header;
+
+	img->state = q;
+	img->size = h->size;
+	img->cluster_size = q->cluster_size;
+	img->backing_name = g_strdup(h->backing_name);
+	img->backing_format = g_strdup(h->backing_format);
+	img->encrypted = h->crypt_method != QCOW2_CRYPT_NONE;
+	img->dirty = h->incompatible & QCOW2_INCOMPAT_DIRTY;
+	img->corrupt = h->incompatible & QCOW2_INCOMPAT_CORRUPT;
+}
+
+static void qcow2_free(struct qcow2 *q)
+{
+	file_unref(q->data);
+	if (!q->parent)
+		qcow2_header_clear(&q->header);
+	if (q->snapshot_offsets)
+		g_array_unref(q->snapshot_offsets);
+	g_free(q);
+}
+
+static bool qcow2_open(struct image *img, struct options *options, GError **error)
+{
+	struct qcow2 *q = g_new0(struct qcow2, 1);
+
+	if (!qcow2_header_read(img->file, img->flags & IMAGE_FOR_CHECK, &q->header, error) ||
+	    !check_mode(img, &q->header, error) || !open_data(img, q, options, error)) {
+		qcow2_free(q);
+		return false;
+	}
+	set_geometry(q, img);
+	publish(img, q);
+	return true;
+}
+
+static void qcow2_close(struct image *img)
+{
+	qcow2_free(qcow2_of(img));
+	img->state = NULL;
+}
+
+/* The rows of qemu-img info, in its order: version 2 has only some of them. */
+static bool qcow2_describe(struct image *img, struct report *r, GError **error)
+{
+	const struct qcow2 *q = qcow2_of(img);
+	const struct qcow2_header *h = &q->header;
+	bool v3 = h->version >= 3;
+
+	report_string(r, "compat", v3 ? "1.1" : "0.10");
+	report_string(r, "compression-type", h->compression_type ? "zstd" : "zlib");
+	if (v3)
+		report_bool(r, "lazy-refcounts", h->compatible & QCOW2_COMPAT_LAZY_REFCOUNTS);
+	report_uint(r, "refcount-bits", 1ull << h->refcount_order);
+	if (h->crypt_method) {
+		report_begin_object(r, "encrypt");
+		report_string(r, "format", h->crypt_method == QCOW2_CRYPT_AES ? "aes" : "luks");
+		report_end_object(r);
+	}
+	if (v3 && h->data_file)
+		report_string(r, "data-file", h->data_file);
+	if (v3 && q->external)
+		report_bool(r, "data-file-raw", q->data_file_raw);
+	if (v3)
+		report_bool(r, "corrupt", h->incompatible & QCOW2_INCOMPAT_CORRUPT);
+	if (v3)
+		report_bool(r, "extended-l2", q->extended);
+	return true;
+}
+
+static char **qcow2_references(struct image *img)
+{
+	const struct qcow2_header *h = &qcow2_of(img)->header;
+	char **names;
+
+	if (!(h->incompatible & QCOW2_INCOMPAT_DATA_FILE) || !h->data_file)
+		return NULL;
+	names = g_new0(char *, 2);
+	names[0] = g_strdup(h->data_file);
+	return names;
+}
+
+static const struct option_desc open_options[] = {
+	{"data-file.filename", OPTION_STRING, "Data file, instead of the one that the image names",
+	 NULL},
+	{NULL},
+};
+
+const struct format format_qcow2 = {
+	.name = "qcow2",
+	.long_name = "QEMU copy on write, version 2 and 3",
+	.open_options = open_options,
+	.has_backing = true,
+	.probe = qcow2_probe,
+	.open = qcow2_open,
+	.close = qcow2_close,
+	.map = qcow2_map,
+	.describe = qcow2_describe,
+	.references = qcow2_references,
+};

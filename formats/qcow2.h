@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * qcow2, as "Qcow2 Image File Format" (docs/interop/qcow2 of QEMU's manual)
+ * specifies it; section names in comments are that document's. Private to
+ * qcow2*.c and their tests.
+ */
+#ifndef IMGFS_FORMATS_QCOW2_H
+#define IMGFS_FORMATS_QCOW2_H
+
+#include <assert.h>
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "image/bytes.h"
+#include "image/image.h"
+
+/* On disk. */
+
+#define QCOW2_MAGIC 0x514649fbu /* "QFI\xfb" */
+
+/* "Header" */
+struct qcow2_header_disk {
+	be32_t magic, version;
+	be64_t backing_offset;
+	be32_t backing_length, cluster_bits;
+	be64_t size;
+	be32_t crypt_method, l1_size;
+	be64_t l1_offset, reftable_offset;
+	be32_t reftable_clusters, nb_snapshots;
+	be64_t snapshots_offset;
+	/* version 3: */
+	be64_t incompatible, compatible, autoclear;
+	be32_t refcount_order, header_length;
+	/* optional: */
+	uint8_t compression_type, padding[7];
+};
+#define QCOW2_HEADER_V2 72
+#define QCOW2_HEADER_V3 104
+static_assert(sizeof(struct qcow2_header_disk) == 112, "header");
+static_assert(offsetof(struct qcow2_header_disk, incompatible) == QCOW2_HEADER_V2, "header");
+static_assert(offsetof(struct qcow2_header_disk, compression_type) == QCOW2_HEADER_V3, "header");
+
+/* "Header extensions" */
+struct qcow2_extension_disk {
+	be32_t type, length;
+};
+static_assert(sizeof(struct qcow2_extension_disk) == 8, "extension");
+enum qcow2_extension_type {
+	QCOW2_EXT_END = 0,
+	QCOW2_EXT_BACKING_FORMAT = 0xe2792aca,
+	QCOW2_EXT_FEATURE_NAMES = 0x6803f857,
+	QCOW2_EXT_BITMAPS = 0x23852875,
+	QCOW2_EXT_CRYPTO = 0x0537be77,
+	QCOW2_EXT_DATA_FILE = 0x44415441,
+};
+
+/* "Feature name table" */
+struct qcow2_feature_disk {
+	uint8_t kind, bit;
+	char name[46];
+};
+static_assert(sizeof(struct qcow2_feature_disk) == 48, "feature name");
+
+/* "Bitmaps extension" */
+struct qcow2_bitmaps_disk {
+	be32_t count, reserved;
+	be64_t directory_size, directory_offset;
+};
+static_assert(sizeof(struct qcow2_bitmaps_disk) == 24, "bitmaps extension");
+
+/* "Full disk encryption header pointer" */
+struct qcow2_crypto_disk {
+	be64_t offset, length;
+};
+static_assert(sizeof(struct qcow2_crypto_disk) == 16, "crypto extension");
+
+/* "Snapshots"; extra data, ID and name follow, padded to a multiple of 8 */
+struct qcow2_snapshot_disk {
+	be64_t l1_offset;
+	be32_t l1_size;
+	be16_t id_length, name_length;
+	be32_t date_sec, date_nsec;
+	be64_t vm_clock_nsec;
+	be32_t vm_state_size, extra_length;
+};
+static_assert(sizeof(struct qcow2_snapshot_disk) == 40, "snapshot");
+struct qcow2_snapshot_extra_disk {
+	be64_t vm_state_size, disk_size, icount;
+};
+static_assert(sizeof(struct qcow2_snapshot_extra_disk) == 24, "snapshot extra data");
+
+/* "Bitmap directory"; extra data and name follow, padded to a multiple of 8 */
+struct qcow2_bitmap_disk {
+	be64_t table_offset;
+	be32_t table_size, flags;
+	uint8_t type, granularity_bits;
+	be16_t name_length;
+	be32_t extra_length;
+};
+static_assert(sizeof(struct qcow2_bitmap_disk) == 24, "bitmap");
+#define QCOW2_BITMAP_IN_USE	      (1u << 0)
+#define QCOW2_BITMAP_AUTO	      (1u << 1)
+#define QCOW2_BITMAP_EXTRA_COMPATIBLE (1u << 2)
+
+#define QCOW2_INCOMPAT_DIRTY	      (1ull << 0)
+#define QCOW2_INCOMPAT_CORRUPT	      (1ull << 1)
+#define QCOW2_INCOMPAT_DATA_FILE      (1ull << 2)
+#define QCOW2_INCOMPAT_COMPRESSION    (1ull << 3)
+#define QCOW2_INCOMPAT_EXTENDED_L2    (1ull << 4)
+#define QCOW2_INCOMPAT_KNOWN	      0x1full
+#define QCOW2_COMPAT_LAZY_REFCOUNTS   (1ull << 0)
+#define QCOW2_AUTOCLEAR_BITMAPS	      (1ull << 0)
+#define QCOW2_AUTOCLEAR_DATA_FILE_RAW (1ull << 1)
+
+enum qcow2_crypt_method { QCOW2_CRYPT_NONE, QCOW2_CRYPT_AES, QCOW2_CRYPT_LUKS };
+
+/* "Cluster mapping" */
+#define QCOW2_COPIED		   (1ull << 63)
+#define QCOW2_COMPRESSED	   (1ull << 62)
+#define QCOW2_ZERO		   (1ull << 0)
+#define QCOW2_OFFSET_MASK	   0x00fffffffffffe00ull
+#define QCOW2_L1_RESERVED	   0x7f000000000001ffull
+#define QCOW2_L2_RESERVED	   0x3f000000000001feull
+#define QCOW2_REFTABLE_OFFSET_MASK 0xfffffffffffffe00ull
+#define QCOW2_REFTABLE_RESERVED	   0x1ffull
+#define QCOW2_SUBCLUSTERS	   32
+
+/* Limits: what QEMU reads, so that whatever it makes opens here. */
+#define QCOW2_MIN_CLUSTER_BITS		9
+#define QCOW2_MAX_CLUSTER_BITS		21
+#define QCOW2_MIN_EXTENDED_CLUSTER_BITS 14
+#define QCOW2_MAX_L1_BYTES		(32u << 20)
+#define QCOW2_MAX_L1_ENTRIES		(QCOW2_MAX_L1_BYTES / 8)
+#define QCOW2_MAX_REFTABLE_BYTES	(8u << 20)
+#define QCOW2_MAX_SNAPSHOTS		65536
+#define QCOW2_MAX_SNAPSHOT_BYTES	(64u << 20)
+#define QCOW2_MAX_SNAPSHOT_EXTRA	1024
+#define QCOW2_MAX_BITMAPS		65535
+#define QCOW2_MAX_BITMAP_BYTES		(1024u * QCOW2_MAX_BITMAPS)
+#define QCOW2_MAX_BITMAP_TABLE		(128u << 20) /* entries */
+#define QCOW2_MAX_BITMAP_NAME		1023
+#define QCOW2_MAX_BACKING_NAME		1023
+#define QCOW2_MAX_BACKING_FORMAT	15
+
+/* qcow2-header.c: the header, decoded. */
+
+struct qcow2_header {
+	uint32_t version, header_length, cluster_bits, refcount_order;
+	uint32_t crypt_method, compression_type;
+	uint64_t size;
+	uint64_t l1_offset, reftable_offset, snapshots_offset, backing_offset;
+	uint32_t l1_size; /* entries */
+	uint32_t reftable_clusters, nb_snapshots, backing_length;
+	uint64_t incompatible, compatible, autoclear;
+
+	/* Extensions; NULL or false: not there. */
+	char *backing_name, *backing_format, *data_file;
+	GArray *feature_names; /* of struct qcow2_feature_disk */
+	GPtrArray *unknown;    /* of GBytes: extension heads with their data, kept for a writer */
+	bool has_bitmaps, has_crypto;
+	uint32_t nb_bitmaps;
+	uint64_t bitmap_directory_size, bitmap_directory_offset;
+	uint64_t crypto_offset, crypto_length;
+};
+
+/*
+ * Decodes the fixed part from the file's first `len` bytes and checks each field
+ * by itself. false and *error: *h is all zero. Pure.
+ */
+bool qcow2_header_decode(const void *buf, size_t len, struct qcow2_header *h, GError **error);
+/*
+ * Decodes extensions and the backing file name from the file's first cluster,
+ * which buf holds whole (zeroes past the end of the file). After it, the
+ * incompatible bits are checked, with their names. On failure *h holds what
+ * qcow2_header_clear frees. Pure.
+ */
+bool qcow2_extensions_decode(const void *buf, struct qcow2_header *h, GError **error);
+/*
+ * Checks that what the header points at lies in a file of this size. for_check:
+ * a missing refcount table is check's to report. Pure.
+ */
+bool qcow2_header_check_tables(const struct qcow2_header *h, uint64_t file_size, bool for_check,
+			       GError **error);
+/* Reads, decodes and checks all of it. On failure *h is all zero. May yield. */
+bool qcow2_header_read(struct file *f, bool for_check, struct qcow2_header *h, GError **error);
+void qcow2_header_clear(struct qcow2_header *h);
+/* Is [offset, offset+len) in a file of size file_size? Safe for every value. */
+bool qcow2_inside(uint64_t offset, uint64_t len, uint64_t file_size);
+/* L1 entries that a disk of `size` bytes needs. Does not overflow. */
+uint64_t qcow2_l1_needed(const struct qcow2_header *h, uint64_t size);
+
+/* qcow2.c: an open image. */
+
+struct qcow2_range {
+	uint64_t start, end; /* bytes of the main file */
+	const char *what;
+};
+#define QCOW2_FIXED_RANGES 5
+
+struct qcow2 {
+	struct qcow2_header header; /* a view has its parent's, borrowed */
+	struct qcow2 *parent;	    /* NULL, or whose snapshot this shows */
+	uint64_t l1_offset;	    /* of what is shown: active table or snapshot's */
+	uint32_t l1_size;	    /* entries */
+	unsigned cluster_bits;
+	uint32_t cluster_size;
+	unsigned entry_bits; /* log2 of bytes an L2 entry: 3, or 4 when extended */
+	unsigned l2_bits;    /* log2 of entries an L2 table */
+	bool extended;
+	uint64_t file_size; /* of the main file, as of opening */
+	struct file
+		*data; /* where guest clusters are: main file, data file, or NULL (not opened) */
+	uint64_t data_size;
+	bool external; /* data is not the main file */
+	bool data_file_raw;
+	const struct codec *codec;
+
+	/* Where no L2 table and no guest cluster may lie. */
+	struct qcow2_range fixed[QCOW2_FIXED_RANGES];
+	unsigned nb_fixed;
+	uint64_t fixed_end; /* the greatest of their ends */
+
+	GArray *snapshot_offsets; /* uint32_t, from the table's start; NULL until it was walked */
+
+	/* The L2 table of the last map: sequential and local readers save the L1 look-up. */
+	uint64_t last_l1_index, last_l2_offset; /* UINT64_MAX: none */
+};
+
+static inline struct qcow2 *qcow2_of(const struct image *img)
+{
+	return img->state;
+}
+/* The fixed range that [offset, offset+len) meets, or NULL. */
+const struct qcow2_range *qcow2_fixed_overlap(const struct qcow2 *q, uint64_t offset, uint64_t len);
+
+/* qcow2-map.c */
+
+enum qcow2_cluster_kind {
+	QCOW2_CLUSTER_HOLE,
+	QCOW2_CLUSTER_ZERO, /* host: 0, or space that is kept */
+	QCOW2_CLUSTER_DATA,
+	QCOW2_CLUSTER_CODED,
+	QCOW2_CLUSTER_INVALID, /* `wrong` says why */
+};
+/* An L2 entry, decoded: "L2 table entry", "Extended L2 Entries". */
+struct qcow2_cluster {
+	enum qcow2_cluster_kind kind;
+	bool copied;
+	bool mixed;	    /* subclusters differ: look at the bitmap */
+	uint32_t coded_len; /* CODED: up to the end of the last sector */
+	uint64_t host;
+	uint64_t bitmap; /* extended: the second word */
+	const char *wrong;
+};
+struct qcow2_l2_rules { /* what the meaning of an entry depends on */
+	unsigned cluster_bits, version;
+	bool extended, external;
+};
+/* Pure; bitmap is ignored unless rules->extended. */
+void qcow2_l2_decode(const struct qcow2_l2_rules *rules, uint64_t entry, uint64_t bitmap,
+		     struct qcow2_cluster *c);
+/* NULL, or what is wrong with this L1 entry by itself. Pure. */
+const char *qcow2_l1_wrong(unsigned cluster_bits, uint64_t entry);
+struct qcow2_l2_rules qcow2_rules(const struct qcow2 *q);
+
+int qcow2_map(struct image *img, uint64_t offset, uint64_t len, struct extent *e);
+
+/* qcow2-snapshot.c */
+GPtrArray *qcow2_snapshot_list(struct image *img, GError **error);
+bool qcow2_view(struct image *img, unsigned index, struct image *view, GError **error);
+
+/* qcow2-bitmap.c */
+bool qcow2_describe_bitmaps(struct image *img, struct report *r, GError **error);
+
+/* qcow2-check.c */
+bool qcow2_check(struct image *img, const struct check_options *options,
+		 struct check_result *result, GError **error);
+
+#endif
