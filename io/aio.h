@@ -27,14 +27,23 @@ struct aio_transfer {
 
 struct aio_ops {
 	const char *name;
-	/* Whether this loop can use the engine; makes it ready. 0 or -errno. */
+	/* Makes the engine ready on this loop; cheap when it is. 0, or -errno if it
+	 * cannot be used here. */
 	int (*prepare)(struct loop *loop);
 	/* Yields until done: bytes (perhaps fewer than asked for) or -errno. Only
-	 * inside a coroutine. */
+	 * inside a coroutine, and after prepare. */
 	ssize_t (*transfer)(struct loop *loop, const struct aio_transfer *t);
 };
 
-extern const struct aio_ops aio_threads;
+extern const struct aio_ops aio_threads; /* always there */
+extern const struct aio_ops aio_native;	 /* prepare: -ENOSYS when built without it */
+extern const struct aio_ops aio_uring;	 /* the same */
+
+/* Where the engines keep their state in the loop. */
+enum { AIO_SLOT_NATIVE, AIO_SLOT_URING };
+
+/* io_uring if this loop can have it, else threads. */
+const struct aio_ops *aio_best(struct loop *loop);
 
 /* The same by a plain system call in place; restarted after EINTR. */
 ssize_t aio_transfer_here(const struct aio_transfer *t);

@@ -48,6 +48,7 @@ struct file {
 	int fd; /* -1: none */
 	bool writable;
 	bool ignore_flush; /* CACHE_UNSAFE */
+	bool sync_changes; /* durable on return; writev sees to it by itself */
 	uint32_t alignment;
 	uint64_t size;
 	int flush_error; /* the first one, for ever */

@@ -1,32 +1,30 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Regular files and block devices: opening, and I/O through the page cache. */
+/* Regular files and block devices: I/O through the page cache, and the system
+ * calls that O_DIRECT files share with it. */
 #include <config.h>
 
-#include "io/aio.h"
-#include "io/co.h"
-#include "io/file-internal.h"
+#include "io/file-posix.h"
 #include "io/iov.h"
-#include "io/lock.h"
 #include "io/pool.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
-
-struct posix_file {
-	struct file base;
-	bool nowait; /* the file system knows RWF_NOWAIT */
-	const struct aio_ops *engine;
-};
 
 /* --- reading --- */
 
-static ssize_t transfer(struct posix_file *p, const struct aio_transfer *t)
+ssize_t posix_transfer(struct posix_file *p, const struct aio_transfer *t)
 {
 	if (!co_self())
 		return aio_transfer_here(t);
+	if (G_UNLIKELY(!p->engine_ready)) {
+		if (!p->engine)
+			p->engine = aio_best(loop_self());
+		else if (p->engine->prepare(loop_self()) < 0)
+			p->engine = &aio_threads; /* there was no loop to try it on at opening */
+		p->engine_ready = true;
+	}
 	return p->engine->transfer(loop_self(), t);
 }
 
@@ -64,7 +62,7 @@ static int read_on(struct posix_file *p, uint64_t offset, struct iov_walk *w, si
 			got = read_cached(p, offset, part, n);
 		if (got == -EAGAIN) {
 			cached = false;
-			got = transfer(p, &t);
+			got = posix_transfer(p, &t);
 		}
 		if (got < 0)
 			return (int)got;
@@ -85,6 +83,8 @@ static int posix_readv(struct file *f, uint64_t offset, const struct iovec *iov,
 	struct posix_file *p = (struct posix_file *)f;
 	struct iov_walk w;
 
+	if (p->direct)
+		return direct_readv(p, offset, iov, niov, len);
 	if (G_LIKELY(niov <= AIO_PARTS)) {
 		ssize_t got = read_cached(p, offset, iov, niov);
 
@@ -100,7 +100,8 @@ static size_t posix_read_nowait(struct file *f, uint64_t offset, void *buf, size
 	struct posix_file *p = (struct posix_file *)f;
 	size_t done = 0;
 
-	while (done < len) {
+	/* O_DIRECT always waits for the device. */
+	while (done < len && !p->direct) {
 		struct iovec iov = {.iov_base = (char *)buf + done, .iov_len = len - done};
 		ssize_t n = read_cached(p, offset + done, &iov, 1);
 
@@ -117,7 +118,9 @@ static size_t posix_read_nowait(struct file *f, uint64_t offset, void *buf, size
 
 static void posix_readahead(struct file *f, uint64_t offset, uint64_t len)
 {
-	(void)posix_fadvise(f->fd, (off_t)offset, (off_t)len, POSIX_FADV_WILLNEED);
+	/* What is read past the page cache makes no use of it. */
+	if (!((struct posix_file *)f)->direct)
+		(void)posix_fadvise(f->fd, (off_t)offset, (off_t)len, POSIX_FADV_WILLNEED);
 }
 
 static int posix_extent(struct file *f, uint64_t offset, bool *is_data, uint64_t *end)
@@ -152,6 +155,8 @@ static int posix_writev(struct file *f, uint64_t offset, const struct iovec *iov
 	struct posix_file *p = (struct posix_file *)f;
 	struct iov_walk w;
 
+	if (p->direct)
+		return direct_writev(p, offset, iov, niov, len);
 	iov_walk_init(&w, iov, niov);
 	while (len > 0) {
 		struct iovec part[AIO_PARTS];
@@ -159,7 +164,7 @@ static int posix_writev(struct file *f, uint64_t offset, const struct iovec *iov
 		int n = iov_walk_peek(&w, part, AIO_PARTS, AIO_MAX_BYTES, &size);
 		struct aio_transfer t = {
 			.fd = f->fd, .write = true, .iov = part, .niov = n, .offset = offset};
-		ssize_t put = transfer(p, &t);
+		ssize_t put = posix_transfer(p, &t);
 
 		if (put < 0)
 			return (int)put;
@@ -207,14 +212,25 @@ static int call_ftruncate(void *arg)
 	return ret == 0 ? 0 : -errno;
 }
 
+int posix_set_size(struct posix_file *p, uint64_t size)
+{
+	struct call c = {.fd = p->base.fd, .len = (off_t)size};
+
+	return pool_run_blocking(call_ftruncate, &c);
+}
+
 static int posix_truncate(struct file *f, uint64_t size)
 {
-	struct call c = {.fd = f->fd, .len = (off_t)size};
+	struct posix_file *p = (struct posix_file *)f;
+	struct direct_range range;
 
 	/* A block device has the size that it has. */
 	if (S_ISBLK(f->st.st_mode))
-		return size <= f->size ? 0 : -ENOTSUP;
-	return pool_run_blocking(call_ftruncate, &c);
+		return size == f->size ? 0 : -ENOTSUP;
+	direct_enter(p, &range, 0, UINT64_MAX);
+	int ret = posix_set_size(p, size);
+	direct_leave(p, &range);
+	return ret;
 }
 
 static int call_fallocate(void *arg)
@@ -239,7 +255,12 @@ static int posix_change(struct file *f, enum file_change what, uint64_t offset, 
 	};
 	struct call c = {
 		.fd = f->fd, .mode = modes[what], .offset = (off_t)offset, .len = (off_t)len};
+	struct posix_file *p = (struct posix_file *)f;
+	struct direct_range range;
+
+	direct_enter(p, &range, offset, offset + len);
 	int ret = pool_run_blocking(call_fallocate, &c);
+	direct_leave(p, &range);
 
 	/* A device that wants whole sectors: the caller writes zeroes. */
 	if (ret == -EINVAL && S_ISBLK(f->st.st_mode))
@@ -274,7 +295,12 @@ static int64_t posix_copy_range(struct file *from, uint64_t from_offset, struct 
 		.from_fd = from->fd,
 		.from_offset = (off_t)from_offset,
 	};
+	struct posix_file *p = (struct posix_file *)to;
+	struct direct_range range;
+
+	direct_enter(p, &range, to_offset, to_offset + (uint64_t)c.len);
 	int ret = pool_run_blocking(call_copy_file_range, &c);
+	direct_leave(p, &range);
 
 	/* EINVAL: overlapping, or not a pair of regular files. */
 	if (ret == -ENOSYS || ret == -EINVAL || ret == -EBADF)
@@ -284,7 +310,7 @@ static int64_t posix_copy_range(struct file *from, uint64_t from_offset, struct 
 
 /* --- facts --- */
 
-static int device_size(int fd, const struct stat *st, uint64_t *size)
+int posix_size(int fd, const struct stat *st, uint64_t *size)
 {
 	if (!S_ISBLK(st->st_mode)) {
 		*size = (uint64_t)st->st_size;
@@ -305,17 +331,17 @@ static int posix_measure(struct file *f, uint64_t *size, int64_t *allocated)
 	if (fstat(f->fd, &st) != 0)
 		return -errno;
 	*allocated = (int64_t)st.st_blocks * 512;
-	return device_size(f->fd, &st, size);
+	return posix_size(f->fd, &st, size);
 }
 
-static void posix_close(struct file *f)
+void posix_close(struct file *f)
 {
 	close(f->fd);
 	file_fini(f);
 	g_free(f);
 }
 
-static const struct file_ops posix_ops = {
+const struct file_ops posix_ops = {
 	.readv = posix_readv,
 	.read_nowait = posix_read_nowait,
 	.writev = posix_writev,
@@ -328,150 +354,3 @@ static const struct file_ops posix_ops = {
 	.measure = posix_measure,
 	.close = posix_close,
 };
-
-/* --- opening --- */
-
-/* Why this kind of thing is not opened, or NULL. */
-static const char *refusal(mode_t mode, unsigned flags)
-{
-	if (S_ISREG(mode))
-		return NULL;
-	if (flags & FILE_REGULAR_ONLY)
-		return "not a regular file";
-	if (S_ISBLK(mode))
-		return NULL;
-	return S_ISDIR(mode) ? "it is a directory" : "neither a regular file nor a block device";
-}
-
-static int open_flags(const struct file_options *o)
-{
-	int flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-
-	flags |= o->flags & FILE_RDWR ? O_RDWR : O_RDONLY;
-	if (o->flags & FILE_CREATE)
-		flags |= O_CREAT | (o->flags & FILE_EXCL ? O_EXCL : 0);
-	return flags;
-}
-
-static int open_retrying(const char *path, int flags)
-{
-	int fd;
-
-	do
-		fd = open(path, flags, 0644);
-	while (fd < 0 && errno == EINTR);
-	return fd;
-}
-
-/* fd, or -errno. */
-static int open_path(const char *path, const struct file_options *o)
-{
-	int flags = open_flags(o), fd = -1;
-
-	/* Granted to the owner only, and unknown to some file systems. */
-	if (!(o->flags & FILE_RDWR))
-		fd = open_retrying(path, flags | O_NOATIME);
-	if (fd < 0)
-		fd = open_retrying(path, flags);
-	return fd < 0 ? -errno : fd;
-}
-
-static bool fail(const char *path, const char *why, int err, GError **error)
-{
-	g_set_error(error, G_FILE_ERROR, g_file_error_from_errno(err), "Could not open '%s': %s",
-		    path, why);
-	return false;
-}
-
-/* All that comes between open(2) and the first use; the caller closes on failure. */
-static bool set_up(struct posix_file *p, const char *path, const struct file_options *o,
-		   GError **error)
-{
-	struct file *f = &p->base;
-	const char *why;
-	int ret;
-
-	if (fstat(f->fd, &f->st) != 0)
-		return fail(path, g_strerror(errno), errno, error);
-	why = refusal(f->st.st_mode, o->flags);
-	if (why)
-		return fail(path, why, EINVAL, error);
-	/* It was for the opening only; io_uring would give up instead of waiting. */
-	if (fcntl(f->fd, F_SETFL, fcntl(f->fd, F_GETFL) & ~O_NONBLOCK) != 0)
-		return fail(path, g_strerror(errno), errno, error);
-	if (!lock_take(f->fd, path, o->perms, o->unshared, error)) {
-		g_prefix_error(error, "Could not open '%s': ", path);
-		return false;
-	}
-	if ((o->flags & FILE_TRUNC) && S_ISREG(f->st.st_mode) && ftruncate(f->fd, 0) != 0)
-		return fail(path, g_strerror(errno), errno, error);
-	/* Again: the holder of the locks may have changed it until now. */
-	if (fstat(f->fd, &f->st) != 0)
-		return fail(path, g_strerror(errno), errno, error);
-	ret = device_size(f->fd, &f->st, &f->size);
-	if (ret < 0)
-		return fail(path, g_strerror(-ret), -ret, error);
-	return true;
-}
-
-struct file *file_open(const char *path, const struct file_options *options, GError **error)
-{
-	struct stat st;
-	int fd;
-
-	/* Before opening, since to open some devices is to use them. */
-	if (stat(path, &st) == 0) {
-		const char *why = refusal(st.st_mode, options->flags);
-
-		if (why) {
-			fail(path, why, EINVAL, error);
-			return NULL;
-		}
-	}
-	fd = open_path(path, options);
-	if (fd < 0) {
-		fail(path, g_strerror(-fd), -fd, error);
-		return NULL;
-	}
-
-	struct posix_file *p = g_new0(struct posix_file, 1);
-	file_init(&p->base, &posix_ops, path);
-	p->base.fd = fd;
-	p->base.writable = (options->flags & FILE_RDWR) != 0;
-	p->base.ignore_flush = options->cache == CACHE_UNSAFE;
-	p->nowait = true;
-	p->engine = &aio_threads;
-	if (!set_up(p, path, options, error)) {
-		posix_close(&p->base);
-		return NULL;
-	}
-	return &p->base;
-}
-
-/* --- names --- */
-
-int file_sync_directory(const char *path)
-{
-	g_autofree char *directory = g_path_get_dirname(path);
-	int fd = open_retrying(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int ret = 0;
-
-	if (fd < 0)
-		return -errno;
-	/* EINVAL: the file system has nothing to sync. */
-	if (fsync(fd) != 0 && errno != EINVAL)
-		ret = -errno;
-	close(fd);
-	return ret;
-}
-
-int file_lookup(const char *path, struct stat *st)
-{
-	if (stat(path, st) != 0)
-		return -errno;
-	if (S_ISDIR(st->st_mode))
-		return -EISDIR;
-	if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
-		return -ENOTSUP;
-	return access(path, R_OK) == 0 ? 0 : -errno;
-}

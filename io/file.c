@@ -268,6 +268,12 @@ int file_flush(struct file *f)
 	return f->flush_error ? f->flush_error : ret;
 }
 
+/* The cache modes that promise durable writes promise it of every change. */
+static int sync_change(struct file *f)
+{
+	return f->sync_changes ? file_flush(f) : 0;
+}
+
 int file_truncate(struct file *f, uint64_t size)
 {
 	int ret = check_change(f, size, 0);
@@ -276,9 +282,10 @@ int file_truncate(struct file *f, uint64_t size)
 		return ret;
 	ret = f->ops->truncate(f, size);
 	f->run.end = 0;
-	if (ret == 0)
-		f->size = size;
-	return ret;
+	if (ret < 0)
+		return ret;
+	f->size = size;
+	return sync_change(f);
 }
 
 static int change(struct file *f, enum file_change what, uint64_t offset, uint64_t len)
@@ -291,9 +298,11 @@ static int change(struct file *f, enum file_change what, uint64_t offset, uint64
 		return -EOPNOTSUPP;
 	ret = f->ops->change(f, what, offset, len);
 	f->run.end = 0;
-	if (ret == 0 && what != CHANGE_PUNCH)
+	if (ret < 0)
+		return ret;
+	if (what != CHANGE_PUNCH)
 		note_change(f, offset + len);
-	return ret;
+	return sync_change(f);
 }
 
 int file_allocate(struct file *f, uint64_t offset, uint64_t len)
@@ -324,7 +333,9 @@ int64_t file_copy_range(struct file *from, uint64_t from_offset, struct file *to
 		return -EOPNOTSUPP;
 
 	int64_t copied = to->ops->copy_range(from, from_offset, to, to_offset, len);
-	if (copied > 0)
-		note_change(to, to_offset + (uint64_t)copied);
-	return copied;
+	if (copied <= 0)
+		return copied;
+	note_change(to, to_offset + (uint64_t)copied);
+	ret = sync_change(to);
+	return ret < 0 ? ret : copied;
 }

@@ -26,8 +26,10 @@ void loop_post_call(struct loop *loop, struct loop_call *call);
 
 /* An engine of the loop: made when first used, ended with the loop. */
 struct loop_engine {
-	/* Hands gathered requests to the kernel; called after coroutines ran. */
-	void (*submit)(struct loop_engine *engine);
+	/* Hands gathered requests to the kernel and collects what is done; called
+	 * after coroutines ran. True if the kernel took nothing and nothing under way
+	 * will wake the loop: it comes back soon. */
+	bool (*submit)(struct loop_engine *engine);
 	void (*free)(struct loop_engine *engine);
 };
 enum { LOOP_ENGINES = 2 };

@@ -35,6 +35,7 @@ struct loop {
 	GArray *sleepers; /* binary heap of struct sleeper, the earliest first */
 	uint64_t sleeps;
 	struct loop_engine *engines[LOOP_ENGINES];
+	bool hurry; /* an engine could not submit: try again soon */
 	bool running;
 
 	pthread_mutex_t lock;
@@ -271,6 +272,8 @@ static int poll_timeout(struct loop *loop)
 {
 	if (co_any_ready())
 		return 0;
+	if (loop->hurry)
+		return 1;
 	if (loop->sleepers->len == 0)
 		return -1;
 
@@ -284,9 +287,10 @@ static int poll_timeout(struct loop *loop)
 
 static void submit_all(struct loop *loop)
 {
+	loop->hurry = false;
 	for (unsigned i = 0; i < LOOP_ENGINES; i++)
 		if (loop->engines[i])
-			loop->engines[i]->submit(loop->engines[i]);
+			loop->hurry |= loop->engines[i]->submit(loop->engines[i]);
 }
 
 static void poll_events(struct loop *loop)

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <config.h>
+
+#include "io/co.h"
+#include "io/file-fault.h"
+#include "io/file-internal.h"
+
+#include <errno.h>
+
+struct fault {
+	uint64_t countdown; /* 0: none is due */
+	int error;
+	bool forever;
+	uint64_t count;
+};
+
+struct fault_file {
+	struct file base;
+	struct file *inner;
+	struct fault faults[FAULT_OPS];
+	bool yield;
+};
+
+/* Counts the operation: 0 to go on, or the error that it ends in. */
+static int meet(struct file *f, enum fault_op op)
+{
+	struct fault_file *ff = (struct fault_file *)f;
+	struct fault *fault = &ff->faults[op];
+
+	if (ff->yield && co_self())
+		co_relax();
+	fault->count++;
+	if (fault->countdown == 0 || --fault->countdown > 0)
+		return 0;
+	if (fault->forever)
+		fault->countdown = 1;
+	return -fault->error;
+}
+
+static struct file *inner_of(struct file *f)
+{
+	return ((struct fault_file *)f)->inner;
+}
+
+static int fault_readv(struct file *f, uint64_t offset, const struct iovec *iov, int niov,
+		       size_t len)
+{
+	int ret = meet(f, FAULT_READ);
+
+	return ret < 0 ? ret : file_readv(inner_of(f), offset, iov, niov);
+}
+
+static size_t fault_read_nowait(struct file *f, uint64_t offset, void *buf, size_t len)
+{
+	struct fault_file *ff = (struct fault_file *)f;
+
+	/* Neither may it yield nor fail: the real read does, if there is something to
+	 * be done. */
+	if (ff->yield || ff->faults[FAULT_READ].countdown > 0)
+		return 0;
+	return file_read_nowait(ff->inner, offset, buf, len);
+}
+
+static int fault_writev(struct file *f, uint64_t offset, const struct iovec *iov, int niov,
+			size_t len)
+{
+	int ret = meet(f, FAULT_WRITE);
+
+	return ret < 0 ? ret : file_writev(inner_of(f), offset, iov, niov);
+}
+
+static int fault_flush(struct file *f)
+{
+	int ret = meet(f, FAULT_FLUSH);
+
+	return ret < 0 ? ret : file_flush(inner_of(f));
+}
+
+static int fault_truncate(struct file *f, uint64_t size)
+{
+	int ret = meet(f, FAULT_TRUNCATE);
+
+	return ret < 0 ? ret : file_truncate(inner_of(f), size);
+}
+
+static int fault_change(struct file *f, enum file_change what, uint64_t offset, uint64_t len)
+{
+	int ret = meet(f, FAULT_CHANGE);
+
+	if (ret < 0)
+		return ret;
+	switch (what) {
+	case CHANGE_ALLOCATE:
+		return file_allocate(inner_of(f), offset, len);
+	case CHANGE_ZERO:
+		return file_zero(inner_of(f), offset, len);
+	default:
+		return file_punch(inner_of(f), offset, len);
+	}
+}
+
+static int64_t fault_copy_range(struct file *from, uint64_t from_offset, struct file *to,
+				uint64_t to_offset, uint64_t len)
+{
+	int ret = meet(from, FAULT_READ);
+
+	if (ret == 0)
+		ret = meet(to, FAULT_WRITE);
+	if (ret < 0)
+		return ret;
+	return file_copy_range(inner_of(from), from_offset, inner_of(to), to_offset, len);
+}
+
+static int fault_extent(struct file *f, uint64_t offset, bool *is_data, uint64_t *end)
+{
+	uint64_t run;
+	int ret = file_extent(inner_of(f), offset, f->size - offset, is_data, &run);
+
+	if (ret == 0)
+		*end = offset + run;
+	return ret;
+}
+
+static void fault_readahead(struct file *f, uint64_t offset, uint64_t len)
+{
+	file_readahead(inner_of(f), offset, len);
+}
+
+static int fault_measure(struct file *f, uint64_t *size, int64_t *allocated)
+{
+	int ret = file_refresh_size(inner_of(f));
+
+	if (ret < 0)
+		return ret;
+	*size = file_size(inner_of(f));
+	*allocated = file_allocated(inner_of(f));
+	return *allocated < 0 ? (int)*allocated : 0;
+}
+
+static void fault_close(struct file *f)
+{
+	file_unref(inner_of(f));
+	file_fini(f);
+	g_free(f);
+}
+
+static const struct file_ops fault_ops = {
+	.readv = fault_readv,
+	.read_nowait = fault_read_nowait,
+	.writev = fault_writev,
+	.flush = fault_flush,
+	.truncate = fault_truncate,
+	.change = fault_change,
+	.copy_range = fault_copy_range,
+	.extent = fault_extent,
+	.readahead = fault_readahead,
+	.measure = fault_measure,
+	.close = fault_close,
+};
+
+struct file *file_new_fault(struct file *inner)
+{
+	struct fault_file *ff = g_new0(struct fault_file, 1);
+
+	file_init(&ff->base, &fault_ops, file_name(inner));
+	ff->inner = file_ref(inner);
+	ff->base.st = *file_stat(inner);
+	ff->base.writable = file_writable(inner);
+	ff->base.alignment = file_alignment(inner);
+	ff->base.size = file_size(inner);
+	return &ff->base;
+}
+
+static struct fault_file *as_fault(struct file *f)
+{
+	g_assert(f->ops == &fault_ops);
+	return (struct fault_file *)f;
+}
+
+void file_fault_set(struct file *f, enum fault_op op, uint64_t nth, int error, bool forever)
+{
+	struct fault *fault = &as_fault(f)->faults[op];
+
+	fault->countdown = nth;
+	fault->error = error;
+	fault->forever = forever;
+}
+
+uint64_t file_fault_count(const struct file *f, enum fault_op op)
+{
+	return as_fault((struct file *)f)->faults[op].count;
+}
+
+void file_fault_cut(struct file *f)
+{
+	for (enum fault_op op = FAULT_WRITE; op < FAULT_OPS; op++)
+		file_fault_set(f, op, 1, EIO, true);
+}
+
+void file_fault_yield(struct file *f, bool yield)
+{
+	as_fault(f)->yield = yield;
+}
