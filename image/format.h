@@ -80,7 +80,7 @@ struct format {
 	int (*probe)(const struct probe *p);
 
 	/*
-	 * img has: file (the opened main file), flags, cache, gate. Sets img->size,
+	 * img has: file (the opened main file), filename, flags, cache, gate. Sets img->size,
 	 * img->state, and as they apply cluster_size, backing_name,
 	 * backing_format, encrypted, dirty, corrupt. options: what is left for
 	 * the driver; it takes what it knows (NULL is never passed). On failure
@@ -95,6 +95,13 @@ struct format {
 	 * driver finds without much work, but not past offset+len. e->start ==
 	 * offset. Consecutive clusters that are alike (kind, file, host in
 	 * sequence) come as one extent. A CODED extent lies inside one unit.
+	 *
+	 * Host offsets come from hostile tables. The driver refuses what its
+	 * specification forbids (alignment, reserved bits). The core refuses (-EIO and a
+	 * fault) a DATA cluster, or a coded unit, that begins at or past the end
+	 * of e->file, and cuts an extent in front of it; of a cluster that the file's
+	 * end cuts short, the missing bytes read as zeroes. cluster_size is the grain
+	 * of that rule (0: one byte).
 	 */
 	int (*map)(struct image *img, uint64_t offset, uint64_t len, struct extent *e);
 

@@ -106,6 +106,19 @@ struct image *image_open(const char *name, const struct image_open_options *o, G
 /* --image-opts: "driver=qcow2,file.filename=x". Takes the options over (frees them). */
 struct image *image_open_with_options(struct options *options, const struct image_open_options *o,
 				      GError **error);
+/*
+ * The same on a file that is open already (a memory file of a test or a fuzzer): takes a
+ * reference. It has no backing file of its own unless it names one.
+ */
+struct image *image_open_file(struct file *file, const struct image_open_options *o,
+			      GError **error);
+/*
+ * For drivers: opens another file of this image that is named inside it (an external data file),
+ * through the gate, with the cache mode and locks of the main file. The core flushes it
+ * with the image; the caller owns a reference. NULL and *error, also under
+ * IMAGE_NO_DATA_FILES (ask img->flags first). May yield.
+ */
+struct file *image_open_data_file(struct image *img, const char *name, GError **error);
 struct image *image_ref(struct image *img);
 /* Flushes a writable image, whose failure is told by image_close_error ... use
  * image_flush first when you must know. NULL is allowed. */
@@ -123,13 +136,18 @@ struct image *image_view(struct image *img, unsigned index, GError **error);
 /*
  * map.c: what the whole chain says of the bytes from offset on, not past
  * offset+len: one extent, never of kind HOLE with a backing image below it unasked: HOLE means
- * that no layer describes it. e->layer and e->depth are set. Not past the end of
+ * that no layer describes it. e->layer and e->depth are set (past the end of a short backing
+ * file the depth is that of the layer above it, as qemu-img counts). Not past the end of
  * the disk. base: stop above this image (its bytes count as HOLE); NULL: the whole
  * chain. 0 or -errno. May yield.
  */
 int image_map(struct image *img, uint64_t offset, uint64_t len, struct image *base,
 	      struct extent *e);
-/* The same, and neighbours that continue one another are joined, as far as they go in len. */
+/*
+ * The same, and neighbours that continue one another are joined, as far as they go in len. CODED
+ * units are joined too: then unit_len and coded_len are 0, and the extent only says where coded
+ * data is, it cannot be read as one.
+ */
 int image_map_run(struct image *img, uint64_t offset, uint64_t len, struct image *base,
 		  struct extent *e);
 

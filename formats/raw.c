@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* raw: the disk is the file, or a window of it. */
+#include "config.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "image/image.h"
+
+struct raw {
+	uint64_t offset; /* of the window in the file, bytes */
+};
+
+static const struct option_desc raw_open_options[] = {
+	{"offset", OPTION_SIZE, "Where in the file the disk begins", "0"},
+	{"size", OPTION_SIZE, "How long it is (default: up to the end of the file)", NULL},
+	{NULL},
+};
+
+static const struct option_desc raw_create_options[] = {
+	{"size", OPTION_SIZE, "Virtual disk size", NULL},
+	{"preallocation", OPTION_STRING, "Preallocation mode (allowed values: off, falloc, full)",
+	 "off"},
+	{"nocow", OPTION_BOOL, "Turn off copy-on-write (valid only on btrfs)", "off"},
+	{NULL},
+};
+
+static int raw_probe(const struct probe *p)
+{
+	return 1; /* anything can be raw: only when nothing else fits */
+}
+
+static bool check_window(uint64_t file_size, uint64_t offset, uint64_t size, GError **error)
+{
+	if (offset > file_size) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
+			    "Offset (%" G_GUINT64_FORMAT ") cannot be greater than size of the "
+			    "containing file (%" G_GUINT64_FORMAT ")",
+			    offset, file_size);
+		return false;
+	}
+	if (size > file_size - offset) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
+			    "The sum of offset (%" G_GUINT64_FORMAT ") and size (%" G_GUINT64_FORMAT
+			    ") has to be smaller or equal to the actual size of the containing "
+			    "file (%" G_GUINT64_FORMAT ")",
+			    offset, size, file_size);
+		return false;
+	}
+	return true;
+}
+
+static bool raw_open(struct image *img, struct options *options, GError **error)
+{
+	uint64_t offset = 0, size = UINT64_MAX;
+	struct raw *raw;
+
+	if (!options_take_size(options, "offset", &offset, error) ||
+	    !options_take_size(options, "size", &size, error))
+		return false;
+	if (!check_window(file_size(img->file), offset, size == UINT64_MAX ? 0 : size, error))
+		return false;
+	if (size == UINT64_MAX)
+		size = file_size(img->file) - offset;
+	raw = g_new(struct raw, 1);
+	raw->offset = offset;
+	img->size = size;
+	img->state = raw;
+	return true;
+}
+
+static void raw_close(struct image *img)
+{
+	g_free(img->state);
+}
+
+static int raw_map(struct image *img, uint64_t offset, uint64_t len, struct extent *e)
+{
+	const struct raw *raw = img->state;
+	bool is_data;
+	uint64_t run;
+	int ret = file_extent(img->file, raw->offset + offset, len, &is_data, &run);
+
+	if (ret < 0)
+		return ret;
+	*e = (struct extent){
+		.start = offset,
+		.len = run,
+		.kind = is_data ? EXTENT_DATA : EXTENT_ZERO,
+		.flags = EXTENT_WRITABLE | (is_data ? 0 : EXTENT_HAS_HOST),
+		.file = img->file,
+		.host = raw->offset + offset,
+	};
+	return 0;
+}
+
+/* ---- create ---------------------------------------------------------------------------------- */
+
+static int write_zeroes(struct file *f, uint64_t size)
+{
+	enum { CHUNK = 1 << 20 };
+	g_autofree uint8_t *zeroes = g_malloc0(CHUNK);
+	int ret = 0;
+
+	for (uint64_t at = 0; ret == 0 && at < size; at += CHUNK)
+		ret = file_write(f, at, zeroes, MIN(size - at, CHUNK));
+	return ret;
+}
+
+static int make_space(struct file *f, uint64_t size, const char *mode)
+{
+	int ret = file_truncate(f, size);
+
+	if (ret < 0 || size == 0)
+		return ret;
+	if (strcmp(mode, "falloc") == 0)
+		return file_allocate(f, 0, size);
+	if (strcmp(mode, "full") == 0)
+		ret = write_zeroes(f, size);
+	return ret ? ret : file_flush(f);
+}
+
+static bool create_file(const char *filename, uint64_t size, const char *mode, GError **error)
+{
+	struct file_options fo = {
+		.flags = FILE_RDWR | FILE_CREATE | FILE_TRUNC,
+		.perms = PERM_WRITE | PERM_RESIZE,
+		.unshared = PERM_CONSISTENT_READ | PERM_WRITE | PERM_RESIZE,
+	};
+	struct file *f = file_open(filename, &fo, error);
+	int ret;
+
+	if (!f)
+		return false;
+	ret = make_space(f, size, mode);
+	file_unref(f);
+	if (ret < 0)
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
+			    "Could not make '%s' %" G_GUINT64_FORMAT " bytes long: %s", filename,
+			    size, g_strerror(-ret));
+	return ret == 0;
+}
+
+static bool raw_create(const char *filename, struct options *options, GError **error)
+{
+	g_autofree char *mode = options_take_string(options, "preallocation");
+	uint64_t size = UINT64_MAX;
+	bool nocow = false; /* advice to one file system; without effect here */
+
+	if (!options_take_size(options, "size", &size, error) ||
+	    !options_take_bool(options, "nocow", &nocow, error))
+		return false;
+	if (size == UINT64_MAX) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
+			    "Image creation needs a size parameter");
+		return false;
+	}
+	if (mode && strcmp(mode, "off") && strcmp(mode, "falloc") && strcmp(mode, "full")) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
+			    "Unsupported preallocation mode: %s", mode);
+		return false;
+	}
+	return create_file(filename, size, mode ? mode : "off", error);
+}
+
+const struct format format_raw = {
+	.name = "raw",
+	.long_name = "raw disk bytes",
+	.open_options = raw_open_options,
+	.create_options = raw_create_options,
+	.probe = raw_probe,
+	.open = raw_open,
+	.close = raw_close,
+	.map = raw_map,
+	.create = raw_create,
+};

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The first cause of a data path error, kept on the image until somebody tells it. */
+#include "config.h"
+
+#include <stdarg.h>
+
+#include "image/core.h"
+
+/*
+ * Records why a data path function is about to return -err (err is positive or
+ * negative, both are taken). Only the first cause is kept: what follows is its
+ * consequence. offset: bytes of the disk.
+ */
+void image_fault(struct image *img, int err, uint64_t offset, const char *format, ...)
+{
+	g_autofree char *words = NULL;
+	va_list ap;
+
+	if (img->core->fault)
+		return;
+	va_start(ap, format);
+	words = g_strdup_vprintf(format, ap);
+	va_end(ap);
+	if (ABS(err) == EIO)
+		img->core->fault = g_strdup_printf("%s: offset %" G_GUINT64_FORMAT ": %s",
+						   img->filename, offset, words);
+	else
+		img->core->fault =
+			g_strdup_printf("%s: offset %" G_GUINT64_FORMAT ": %s (%s)", img->filename,
+					offset, words, g_strerror(ABS(err)));
+}
+
+const char *image_fault_text(struct image *img)
+{
+	for (; img; img = img->backing) {
+		if (img->core->fault)
+			return img->core->fault;
+		if (img->core->owner && img->core->owner->core->fault)
+			return img->core->owner->core->fault;
+	}
+	return NULL;
+}
+
+void image_fault_clear(struct image *img)
+{
+	for (; img; img = img->backing) {
+		g_clear_pointer(&img->core->fault, g_free);
+		if (img->core->owner)
+			g_clear_pointer(&img->core->owner->core->fault, g_free);
+	}
+}

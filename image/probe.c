@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The table of formats, and which of them a file looks like. */
+#include "config.h"
+
+#include <string.h>
+
+#include "image/core.h"
+
+static const struct format *const *formats;
+
+G_DEFINE_QUARK(imgfs - image - error, image_error)
+
+void image_set_formats(const struct format *const *table)
+{
+	formats = table;
+}
+
+const struct format *const *image_formats(void)
+{
+	return formats;
+}
+
+/* How many letters must be changed, added or left out; -1: more than 2, not worth naming. */
+static int distance(const char *a, const char *b)
+{
+	int best = -1, rest;
+
+	while (*a && *a == *b)
+		a++, b++;
+	if (!*a && !*b)
+		return 0;
+	for (int way = 0; way < 3; way++) {
+		/* 0: replace, 1: leave out, 2: add */
+		if ((way < 2 && !*a) || (way != 1 && !*b))
+			continue;
+		rest = strcmp(a + (way < 2), b + (way != 1)) == 0 ? 0 : -1;
+		if (rest == 0)
+			best = 1;
+	}
+	return best;
+}
+
+const struct format *image_find_format(const char *name, GError **error)
+{
+	const char *near = NULL;
+
+	for (const struct format *const *f = formats; f && *f; f++) {
+		if (strcmp((*f)->name, name) == 0)
+			return *f;
+		if (distance(name, (*f)->name) == 1 || g_ascii_strcasecmp(name, (*f)->name) == 0)
+			near = (*f)->name;
+	}
+	if (near)
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_NOT_FOUND,
+			    "Unknown file format '%s', did you mean '%s'?", name, near);
+	else
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_NOT_FOUND, "Unknown file format '%s'",
+			    name);
+	return NULL;
+}
+
+static const struct format *best_match(const struct probe *p, int *score)
+{
+	const struct format *best = NULL;
+
+	*score = 0;
+	for (const struct format *const *f = formats; f && *f; f++) {
+		int s = (*f)->probe ? (*f)->probe(p) : 0;
+
+		if (s > *score || (!best && strcmp((*f)->name, "raw") == 0)) {
+			best = *f;
+			*score = s;
+		}
+	}
+	return best;
+}
+
+/*
+ * The format that the file's head and tail look most like; raw when there is
+ * nothing else. *score (may be NULL): 0 when nobody knew it. NULL and *error when
+ * the file cannot be read. May yield.
+ */
+const struct format *probe_format(struct file *file, int *score, GError **error)
+{
+	uint8_t head[PROBE_HEAD], tail[PROBE_TAIL] = {0};
+	struct probe p = {head, tail, file_size(file), file_name(file)};
+	size_t n = MIN(p.file_size, PROBE_TAIL);
+	const struct format *best;
+	int unused, ret;
+
+	ret = file_read(file, 0, head, sizeof(head));
+	/* A short file's bytes stand at the end of tail, where a trailer is looked for. */
+	if (ret == 0 && n > 0)
+		ret = file_read(file, p.file_size - n, tail + PROBE_TAIL - n, n);
+	if (ret < 0) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "Could not read '%s': %s",
+			    file_name(file), g_strerror(-ret));
+		return NULL;
+	}
+	best = best_match(&p, score ? score : &unused);
+	if (!best)
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_INVALID,
+			    "'%s' is in no format that is known here", file_name(file));
+	return best;
+}

@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Writing. In place where the map says so; else reserve -> fill -> write ->
+ * commit: the table entry comes last, so no table ever points at bytes that were not
+ * written, whatever fails in between. An exclusive range lock is held from the map to the end of
+ * the I/O, widened to whole clusters because a claim covers whole clusters.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "image/core.h"
+
+#define ZERO_CHUNK (64u << 10)
+
+static uint64_t grain_of(const struct image *img)
+{
+	return img->cluster_size ? img->cluster_size : 1;
+}
+
+static void lock_clusters(struct image *img, struct range *r, uint64_t offset, uint64_t len)
+{
+	uint64_t grain = grain_of(img), start = offset - offset % grain;
+	uint64_t end = offset + len;
+
+	end += (grain - end % grain) % grain;
+	range_lock(&img->core->ranges, r, start, end - start, true);
+}
+
+static int check_writable(const struct image *img, uint64_t offset, uint64_t len)
+{
+	if (!(img->flags & IMAGE_RDWR))
+		return -EROFS;
+	if (offset > img->size || len > img->size - offset)
+		return -EINVAL;
+	return 0;
+}
+
+/* ---- reserve, fill, write, commit ----------------------------------------------------------- */
+
+/* The untouched bytes [from, to) of a claimed unit, as they were readable before. */
+static int fill_part(struct image *img, uint64_t from, uint64_t to, struct iovec *iov)
+{
+	uint64_t inside = from < img->size ? MIN(to, img->size) - from : 0;
+	struct iovec read;
+
+	*iov = (struct iovec){NULL, to - from};
+	if (to == from)
+		return 0;
+	iov->iov_base = calloc(1, to - from); /* past the disk's end: zeroes */
+	if (!iov->iov_base)
+		return -ENOMEM;
+	read = (struct iovec){iov->iov_base, inside};
+	return inside ? read_unlocked(img, from, &read, 1, NULL) : 0;
+}
+
+/* One write of the whole unit: head, data, tail. */
+static int write_filled(struct image *img, const struct claim *c, uint64_t offset,
+			const struct iovec *iov, int niov, size_t len)
+{
+	struct iovec *all = g_new(struct iovec, niov + 2);
+	struct iovec tail = {0};
+	int ret;
+
+	ret = fill_part(img, c->start, offset, &all[0]);
+	if (ret == 0)
+		ret = fill_part(img, offset + len, c->start + c->len, &tail);
+	if (ret == 0) {
+		memcpy(all + 1, iov, niov * sizeof(*iov));
+		all[niov + 1] = tail;
+		ret = file_writev(c->file, c->host, all, niov + 2);
+	}
+	free(all[0].iov_base);
+	free(tail.iov_base);
+	g_free(all);
+	return ret;
+}
+
+static int commit_or_abandon(struct image *img, struct claim *c, int ret)
+{
+	co_rwlock_wrlock(&img->core->lock);
+	if (ret < 0)
+		img->format->abandon(img, c);
+	else
+		ret = img->format->commit(img, c);
+	co_rwlock_unlock(&img->core->lock);
+	return ret;
+}
+
+/* Writes the front of iov (len bytes) that one claim takes; *done says how many. */
+static int write_claim(struct image *img, uint64_t offset, const struct iovec *iov, int niov,
+		       size_t len, size_t *done)
+{
+	struct claim c = {0};
+	struct iovec *slice;
+	int n, ret;
+
+	if (!img->format->reserve)
+		return -EROFS;
+	co_rwlock_wrlock(&img->core->lock);
+	ret = img->format->reserve(img, offset, len, 0, &c);
+	co_rwlock_unlock(&img->core->lock);
+	if (ret < 0)
+		return ret;
+	g_assert(c.len > 0 && c.start <= offset && offset < c.start + c.len);
+	g_assert(c.start >= offset - offset % grain_of(img));
+
+	len = MIN(len, c.start + c.len - offset);
+	slice = g_new(struct iovec, niov);
+	n = iov_slice(iov, niov, 0, len, slice);
+	if (c.fill)
+		ret = write_filled(img, &c, offset, slice, n, len);
+	else
+		ret = file_writev(c.file, c.host + (offset - c.start), slice, n);
+	g_free(slice);
+	*done = len;
+	return commit_or_abandon(img, &c, ret);
+}
+
+static int write_in_place(const struct extent *e, uint64_t offset, const struct iovec *iov,
+			  int niov, size_t len)
+{
+	struct iovec *slice = g_new(struct iovec, niov);
+	int n = iov_slice(iov, niov, 0, len, slice);
+	int ret = e->cryptor ? -ENOTSUP
+			     : file_writev(e->file, e->host + (offset - e->start), slice, n);
+
+	g_free(slice);
+	return ret;
+}
+
+static bool overwritable(const struct extent *e)
+{
+	if (!(e->flags & EXTENT_WRITABLE))
+		return false;
+	/* A raw file's own hole is written like its data. */
+	return e->kind == EXTENT_DATA || (e->kind == EXTENT_ZERO && (e->flags & EXTENT_HAS_HOST));
+}
+
+/* The range is locked. */
+static int write_locked(struct image *img, uint64_t offset, const struct iovec *iov, int niov)
+{
+	size_t total = iov_total(iov, niov), done = 0;
+	struct iovec *rest = g_new(struct iovec, MAX(niov, 1));
+	int ret = 0;
+
+	while (ret == 0 && done < total) {
+		size_t left = total - done, n = left;
+		int nrest = iov_slice(iov, niov, done, left, rest);
+		struct extent e;
+
+		ret = layer_map(img, offset + done, left, &e);
+		if (ret < 0)
+			break;
+		if (overwritable(&e)) {
+			n = e.len;
+			ret = write_in_place(&e, offset + done, rest, nrest, n);
+		} else {
+			/* Not past what needs the claim: what follows may be writable in place. */
+			ret = write_claim(img, offset + done, rest, nrest, e.len, &n);
+		}
+		if (ret < 0)
+			image_fault(img, ret, offset + done, "writing failed");
+		done += n;
+	}
+	g_free(rest);
+	return ret;
+}
+
+int image_writev(struct image *img, uint64_t offset, const struct iovec *iov, int niov)
+{
+	size_t total = iov_total(iov, niov);
+	int ret = check_writable(img, offset, total);
+	struct range r;
+
+	if (ret < 0 || total == 0)
+		return ret;
+	lock_clusters(img, &r, offset, total);
+	ret = write_locked(img, offset, iov, niov);
+	range_unlock(&img->core->ranges, &r);
+	return ret;
+}
+
+int image_write(struct image *img, uint64_t offset, const void *buf, size_t len)
+{
+	struct iovec iov = {(void *)buf, len};
+
+	return image_writev(img, offset, &iov, 1);
+}
+
+/* ---- zeroes and discard ---------------------------------------------------------------------- */
+
+static int write_zero_bytes(struct image *img, uint64_t offset, uint64_t len)
+{
+	static const uint8_t zeroes[ZERO_CHUNK];
+	int ret = 0;
+
+	while (ret == 0 && len > 0) {
+		struct iovec iov = {(void *)zeroes, MIN(len, sizeof(zeroes))};
+
+		ret = write_locked(img, offset, &iov, 1);
+		offset += iov.iov_len;
+		len -= iov.iov_len;
+	}
+	return ret;
+}
+
+/* By the host, where bytes may be overwritten in place. -EOPNOTSUPP: by hand. */
+static int zero_in_place(const struct extent *e, bool may_unmap)
+{
+	int ret = -EOPNOTSUPP;
+
+	if (!overwritable(e) || e->cryptor)
+		return -EOPNOTSUPP;
+	if (may_unmap)
+		ret = file_punch(e->file, e->host, e->len);
+	if (ret == -EOPNOTSUPP)
+		ret = file_zero(e->file, e->host, e->len);
+	return ret;
+}
+
+static int unmap(struct image *img, uint64_t offset, uint64_t len, enum unmap_mode mode)
+{
+	int ret;
+
+	co_rwlock_wrlock(&img->core->lock);
+	ret = img->format->unmap(img, offset, len, mode);
+	co_rwlock_unlock(&img->core->lock);
+	return ret;
+}
+
+/* Zeroes the front of the range, locked; *done says how much. */
+static int zero_step(struct image *img, uint64_t offset, uint64_t len, bool may_unmap,
+		     uint64_t *done)
+{
+	uint64_t grain = grain_of(img), end = offset + len;
+	/* The disk's last cluster is whole even where the disk ends in its middle. */
+	bool to_the_end = end == img->size;
+	uint64_t whole = offset % grain ? 0 : to_the_end ? len : len - len % grain;
+	struct extent e;
+	int ret = image_map(img, offset, len, NULL, &e);
+
+	if (ret < 0)
+		return ret;
+	*done = e.len;
+	if (e.kind == EXTENT_ZERO || e.kind == EXTENT_HOLE)
+		return 0;
+	if (img->format->unmap && whole > 0) {
+		*done = whole;
+		return unmap(img, offset, whole, UNMAP_TO_ZERO);
+	}
+	if (img->format->unmap) /* up to the next cluster by hand */
+		e.len = *done = MIN(e.len, grain - offset % grain);
+	if (e.layer == img) {
+		ret = zero_in_place(&e, may_unmap);
+		if (ret != -EOPNOTSUPP)
+			return ret;
+	}
+	return write_zero_bytes(img, offset, *done);
+}
+
+int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap)
+{
+	int ret = check_writable(img, offset, len);
+	struct range r;
+
+	if (ret < 0 || len == 0)
+		return ret;
+	lock_clusters(img, &r, offset, len);
+	while (ret == 0 && len > 0) {
+		uint64_t done = 0;
+
+		ret = zero_step(img, offset, len, may_unmap, &done);
+		offset += done;
+		len -= done;
+	}
+	range_unlock(&img->core->ranges, &r);
+	return ret;
+}
+
+/*
+ * Discarded bytes read as zeroes: above a backing file the range becomes zero rather than a
+ * hole, or the guest would see data again that an older layer holds.
+ */
+int image_discard(struct image *img, uint64_t offset, uint64_t len)
+{
+	uint64_t grain = grain_of(img), skip = (grain - offset % grain) % grain;
+	int ret = check_writable(img, offset, len);
+	bool to_the_end = ret == 0 && offset + len == img->size;
+	struct range r;
+
+	if (ret < 0 || len <= skip)
+		return ret;
+	if (!img->format->unmap)
+		return image_write_zeroes(img, offset, len, true);
+	/* A hint: clusters that are only touched in part stay as they are. */
+	offset += skip;
+	len -= skip;
+	if (!to_the_end)
+		len -= len % grain;
+	if (len == 0)
+		return 0;
+	lock_clusters(img, &r, offset, len);
+	ret = unmap(img, offset, len, img->backing_name ? UNMAP_TO_ZERO : UNMAP_TO_HOLE);
+	range_unlock(&img->core->ranges, &r);
+	return ret;
+}
+
+/* ---- flush -------------------------------------------------------------------------------------
+ */
+
+static int sync_files(struct image *img)
+{
+	GPtrArray *extra = img->core->extra_files;
+	int ret = 0, r;
+
+	/* Data files first: the main file's tables point into them. */
+	for (guint i = 0; extra && i < extra->len; i++) {
+		r = file_flush(g_ptr_array_index(extra, i));
+		ret = ret ? ret : r;
+	}
+	r = file_flush(img->file);
+	return ret ? ret : r;
+}
+
+/* Data is durable before the tables that point at it are written. */
+int image_flush(struct image *img)
+{
+	int ret;
+
+	if (!(img->flags & IMAGE_RDWR))
+		return 0;
+	ret = sync_files(img);
+	if (ret < 0 || !img->format->flush)
+		return ret;
+	co_rwlock_wrlock(&img->core->lock);
+	ret = img->format->flush(img);
+	co_rwlock_unlock(&img->core->lock);
+	return ret < 0 ? ret : sync_files(img);
+}

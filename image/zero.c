@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Zero detection, and the few things that are done to iovecs. */
+#include "config.h"
+
+#include <string.h>
+
+#include "image/core.h"
+
+/*
+ * Is all of buf zero? Any alignment, any length. The first bytes are looked at
+ * one by one, and then the buffer is compared with itself, shifted: memcmp is vectorised
+ * in every libc, and data that is not zero mostly shows in its first bytes.
+ */
+bool buffer_is_zero(const void *buf, size_t len)
+{
+	const uint8_t *p = buf;
+	size_t front = MIN(len, 16);
+
+	for (size_t i = 0; i < front; i++)
+		if (p[i])
+			return false;
+	if (len <= 16)
+		return true;
+	/* A block that differs at its end or middle is common (tables, file system blocks). */
+	if (p[len - 1] || p[len / 2])
+		return false;
+	return memcmp(p, p + 16, len - 16) == 0;
+}
+
+size_t iov_total(const struct iovec *iov, int niov)
+{
+	size_t total = 0;
+
+	for (int i = 0; i < niov; i++)
+		total += iov[i].iov_len;
+	return total;
+}
+
+int iov_slice(const struct iovec *iov, int niov, size_t skip, size_t len, struct iovec *out)
+{
+	int used = 0;
+
+	for (int i = 0; i < niov && len > 0; i++) {
+		size_t n;
+
+		if (skip >= iov[i].iov_len) {
+			skip -= iov[i].iov_len;
+			continue;
+		}
+		n = MIN(iov[i].iov_len - skip, len);
+		out[used].iov_base = (char *)iov[i].iov_base + skip;
+		out[used].iov_len = n;
+		used++;
+		len -= n;
+		skip = 0;
+	}
+	return used;
+}
+
+void iov_zero(const struct iovec *iov, int niov, size_t skip, size_t len)
+{
+	for (int i = 0; i < niov && len > 0; i++) {
+		size_t n;
+
+		if (skip >= iov[i].iov_len) {
+			skip -= iov[i].iov_len;
+			continue;
+		}
+		n = MIN(iov[i].iov_len - skip, len);
+		memset((char *)iov[i].iov_base + skip, 0, n);
+		len -= n;
+		skip = 0;
+	}
+}
