@@ -109,6 +109,28 @@ const char *co_switch_name(void)
 	return "x86-64";
 }
 
+#elif defined(BUILT_WITH_TSAN)
+
+void co_context_make(struct co_context *c, void *stack, size_t size, void (*entry)(void))
+{
+	if (getcontext(&c->slow) != 0)
+		abort();
+	c->slow.uc_link = NULL;
+	c->slow.uc_stack.ss_sp = stack;
+	c->slow.uc_stack.ss_size = size;
+	makecontext(&c->slow, entry, 0);
+}
+
+void co_context_switch(struct co_context *from, struct co_context *to)
+{
+	swapcontext(&from->slow, &to->slow);
+}
+
+const char *co_switch_name(void)
+{
+	return "swapcontext";
+}
+
 #else
 
 /* makecontext hands only ints to the function that it starts. */

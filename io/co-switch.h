@@ -6,8 +6,13 @@
 #ifndef IMGFS_IO_CO_SWITCH_H
 #define IMGFS_IO_CO_SWITCH_H
 
+#include "io/sanitizers.h"
+
 #include <setjmp.h>
 #include <stddef.h>
+#ifdef BUILT_WITH_TSAN
+#include <ucontext.h>
+#endif
 
 #if defined(__x86_64__) && !defined(__ILP32__) && !defined(CO_SWITCH_PORTABLE)
 #define CO_SWITCH_X86_64 1
@@ -18,6 +23,9 @@
 struct co_context {
 	void *sp;
 	sigjmp_buf env;
+#ifdef BUILT_WITH_TSAN
+	ucontext_t slow; /* TSan lets no longjmp leave the stack that it knows */
+#endif
 };
 
 /* Prepares a context that begins with entry() on the given stack; entry never

@@ -10,6 +10,7 @@
 
 #include "io/co-internal.h"
 #include "io/co-switch.h"
+#include "io/sanitizers.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -18,25 +19,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define CO_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define CO_ASAN 1
-#endif
-#endif
-#if defined(__SANITIZE_THREAD__)
-#define CO_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define CO_TSAN 1
-#endif
-#endif
-#ifdef CO_ASAN
+#ifdef BUILT_WITH_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
-#ifdef CO_TSAN
+#ifdef BUILT_WITH_TSAN
 #include <sanitizer/tsan_interface.h>
 #endif
 #ifdef HAVE_VALGRIND_VALGRIND_H
@@ -45,7 +32,7 @@
 
 /* Address space only: a page costs memory when first touched. Instrumented
  * frames are several times larger. */
-#if defined(CO_ASAN) || defined(CO_TSAN)
+#if defined(BUILT_WITH_ASAN) || defined(BUILT_WITH_TSAN)
 #define STACK_SIZE (1024 * 1024)
 #else
 #define STACK_SIZE (256 * 1024)
@@ -53,10 +40,10 @@
 
 /* Stacks kept for the next coroutines of a thread. None under ASan: a stack that
  * is unmapped at its end shows the pointers that outlive it. */
-#ifdef CO_ASAN
-#define SPARE_STACKS 0
+#ifdef BUILT_WITH_ASAN
+static const unsigned spare_stacks = 0;
 #else
-#define SPARE_STACKS 64
+static const unsigned spare_stacks = 64;
 #endif
 
 enum co_state { CO_RUNNING, CO_SUSPENDED, CO_READY, CO_ENDED };
@@ -99,7 +86,7 @@ static struct co_thread *thread_self(void)
 		t->current = &t->own;
 		t->own.thread = t;
 		t->ready_tail = &t->ready;
-#ifdef CO_TSAN
+#ifdef BUILT_WITH_TSAN
 		t->own.fiber = __tsan_get_current_fiber();
 #endif
 	}
@@ -116,7 +103,7 @@ struct co *co_self(void)
 /* Tells ASan that `from` goes on here, having come from `came_from`. */
 static void arrived(struct co *self, struct co *came_from)
 {
-#ifdef CO_ASAN
+#ifdef BUILT_WITH_ASAN
 	const void *bottom;
 	size_t size;
 
@@ -134,13 +121,13 @@ static void switch_to(struct co *from, struct co *to)
 	struct co_thread *t = from->thread;
 
 	t->current = to;
-#ifdef CO_ASAN
+#ifdef BUILT_WITH_ASAN
 	/* NULL says that the stack left behind is never used again. */
-	__sanitizer_start_switch_fiber(from->state == CO_ENDED && !SPARE_STACKS ? NULL
-										: &from->fake_stack,
-				       to->stack, to->stack_size);
+	__sanitizer_start_switch_fiber(
+		from->state == CO_ENDED && spare_stacks == 0 ? NULL : &from->fake_stack, to->stack,
+		to->stack_size);
 #endif
-#ifdef CO_TSAN
+#ifdef BUILT_WITH_TSAN
 	__tsan_switch_to_fiber(to->fiber, 0);
 #endif
 	co_context_switch(&from->context, &to->context);
@@ -175,7 +162,7 @@ static struct co *stack_new(struct co_thread *t)
 	co->mapping_size = size;
 	co->stack = mapping + page;
 	co->stack_size = (size_t)((char *)co - (mapping + page));
-#ifdef CO_TSAN
+#ifdef BUILT_WITH_TSAN
 	co->fiber = __tsan_create_fiber(0);
 #endif
 #ifdef HAVE_VALGRIND_VALGRIND_H
@@ -190,10 +177,10 @@ static void stack_free(struct co *co)
 #ifdef HAVE_VALGRIND_VALGRIND_H
 	VALGRIND_STACK_DEREGISTER(co->valgrind_id);
 #endif
-#ifdef CO_TSAN
+#ifdef BUILT_WITH_TSAN
 	__tsan_destroy_fiber(co->fiber);
 #endif
-#ifdef CO_ASAN
+#ifdef BUILT_WITH_ASAN
 	/* The next mapping may come to the same place, and finds no old marks. */
 	__asan_unpoison_memory_region(co->mapping, co->mapping_size);
 #endif
@@ -213,7 +200,7 @@ static struct co *stack_get(struct co_thread *t)
 
 static void stack_put(struct co_thread *t, struct co *co)
 {
-	if (t->spare_count >= SPARE_STACKS) {
+	if (t->spare_count >= spare_stacks) {
 		stack_free(co);
 		return;
 	}

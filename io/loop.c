@@ -32,7 +32,8 @@ struct loop {
 	int epoll_fd;
 	int event_fd;
 	struct loop_source posts;
-	GArray *sleepers; /* binary heap of struct sleeper, the earliest first */
+	struct sleeper *heap; /* binary heap, the earliest first */
+	size_t sleeping, heap_size;
 	uint64_t sleeps;
 	struct loop_engine *engines[LOOP_ENGINES];
 	bool hurry; /* an engine could not submit: try again soon */
@@ -104,7 +105,6 @@ struct loop *loop_new(GError **error)
 		errno = -err;
 		goto fail;
 	}
-	loop->sleepers = g_array_new(false, false, sizeof(struct sleeper));
 	pthread_mutex_init(&loop->lock, NULL);
 	loop->calls_tail = &loop->calls;
 	this_loop = loop;
@@ -138,7 +138,7 @@ void loop_free(struct loop *loop)
 	pthread_mutex_destroy(&loop->lock);
 	close(loop->event_fd);
 	close(loop->epoll_fd);
-	g_array_free(loop->sleepers, true);
+	g_free(loop->heap);
 	g_free(loop);
 	this_loop = NULL;
 }
@@ -208,12 +208,15 @@ static bool earlier(const struct sleeper *a, const struct sleeper *b)
 	return a->due != b->due ? a->due < b->due : a->order < b->order;
 }
 
-static void sleepers_push(GArray *heap, struct sleeper s)
+static void sleepers_push(struct loop *loop, struct sleeper s)
 {
-	g_array_append_val(heap, s);
-	struct sleeper *v = (struct sleeper *)heap->data;
-	guint i = heap->len - 1;
+	if (loop->sleeping == loop->heap_size) {
+		loop->heap_size = MAX(16, 2 * loop->heap_size);
+		loop->heap = g_renew(struct sleeper, loop->heap, loop->heap_size);
+	}
 
+	struct sleeper *v = loop->heap;
+	size_t i = loop->sleeping++;
 	while (i > 0 && earlier(&s, &v[(i - 1) / 2])) {
 		v[i] = v[(i - 1) / 2];
 		i = (i - 1) / 2;
@@ -221,14 +224,14 @@ static void sleepers_push(GArray *heap, struct sleeper s)
 	v[i] = s;
 }
 
-static struct sleeper sleepers_pop(GArray *heap)
+static struct sleeper sleepers_pop(struct loop *loop)
 {
-	struct sleeper *v = (struct sleeper *)heap->data;
-	struct sleeper first = v[0], last = v[heap->len - 1];
-	guint n = heap->len - 1, i = 0;
+	struct sleeper *v = loop->heap;
+	size_t n = --loop->sleeping, i = 0;
+	struct sleeper first = v[0], last = v[n];
 
 	for (;;) {
-		guint child = 2 * i + 1;
+		size_t child = 2 * i + 1;
 
 		if (child >= n)
 			break;
@@ -240,7 +243,6 @@ static struct sleeper sleepers_pop(GArray *heap)
 		i = child;
 	}
 	v[i] = last;
-	g_array_set_size(heap, n);
 	return first;
 }
 
@@ -252,19 +254,18 @@ void co_sleep_ns(uint64_t nanoseconds)
 
 	g_assert(loop && s.co);
 	s.order = loop->sleeps++;
-	sleepers_push(loop->sleepers, s);
+	sleepers_push(loop, s);
 	co_yield();
 }
 
 static void wake_sleepers(struct loop *loop)
 {
-	if (loop->sleepers->len == 0)
+	if (loop->sleeping == 0)
 		return;
 
 	uint64_t now = loop_now();
-	while (loop->sleepers->len > 0 &&
-	       g_array_index(loop->sleepers, struct sleeper, 0).due <= now)
-		co_wake(sleepers_pop(loop->sleepers).co);
+	while (loop->sleeping > 0 && loop->heap[0].due <= now)
+		co_wake(sleepers_pop(loop).co);
 }
 
 /* For epoll_wait: milliseconds, rounded up so that nobody wakes too early. */
@@ -274,10 +275,10 @@ static int poll_timeout(struct loop *loop)
 		return 0;
 	if (loop->hurry)
 		return 1;
-	if (loop->sleepers->len == 0)
+	if (loop->sleeping == 0)
 		return -1;
 
-	uint64_t due = g_array_index(loop->sleepers, struct sleeper, 0).due, now = loop_now();
+	uint64_t due = loop->heap[0].due, now = loop_now();
 	if (due <= now)
 		return 0;
 	return (int)MIN((due - now + 999999) / 1000000, 3600000);

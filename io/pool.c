@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #define BLOCKING_THREADS 64
+#define THREADS_MAX	 1024
 /* zstd, zlib and system calls need little; 64 default stacks would not fit into a
  * bounded address space. */
 #define WORKER_STACK (1024 * 1024)
@@ -41,7 +42,8 @@ struct pool {
 	unsigned idle;	 /* threads in pthread_cond_wait */
 	unsigned limit;	 /* of threads; 0 before the first use */
 	bool stopping;
-	GArray *threads; /* pthread_t */
+	pthread_t threads[THREADS_MAX];
+	unsigned thread_count;
 };
 
 static struct pool processors = {
@@ -114,8 +116,7 @@ static void pool_forget_threads(struct pool *p)
 	p->jobs = NULL;
 	p->queued = p->idle = 0;
 	p->stopping = false;
-	if (p->threads)
-		g_array_set_size(p->threads, 0);
+	p->thread_count = 0;
 }
 
 static void before_fork(void)
@@ -152,8 +153,6 @@ static void pool_grow(struct pool *p)
 	pthread_t thread;
 
 	pthread_once(&once, watch_forks);
-	if (!p->threads)
-		p->threads = g_array_new(false, false, sizeof(pthread_t));
 	if (pthread_attr_init(&attr) != 0)
 		return;
 	pthread_attr_setstacksize(&attr, WORKER_STACK);
@@ -161,7 +160,7 @@ static void pool_grow(struct pool *p)
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	if (pthread_create(&thread, &attr, worker, p) == 0) {
 		pthread_setname_np(thread, p->name);
-		g_array_append_val(p->threads, thread);
+		p->threads[p->thread_count++] = thread;
 	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attr);
@@ -172,11 +171,11 @@ static bool pool_submit(struct pool *p, unsigned limit, struct job *job)
 {
 	pthread_mutex_lock(&p->lock);
 	if (p->limit == 0)
-		p->limit = limit;
-	if (p->queued >= p->idle && (!p->threads || p->threads->len < p->limit))
+		p->limit = MIN(limit, THREADS_MAX);
+	if (p->queued >= p->idle && p->thread_count < p->limit)
 		pool_grow(p);
 
-	bool have_thread = p->threads && p->threads->len > 0;
+	bool have_thread = p->thread_count > 0;
 	if (have_thread) {
 		if (!p->jobs)
 			p->jobs_tail = &p->jobs;
@@ -217,19 +216,17 @@ static void shut_down(struct pool *p)
 {
 	pthread_mutex_lock(&p->lock);
 	g_assert(!p->jobs);
-	GArray *threads = p->threads;
-	p->threads = NULL;
 	p->stopping = true;
 	pthread_cond_broadcast(&p->wanted);
 	pthread_mutex_unlock(&p->lock);
 
-	for (guint i = 0; threads && i < threads->len; i++)
-		pthread_join(g_array_index(threads, pthread_t, i), NULL);
-	if (threads)
-		g_array_free(threads, true);
+	/* Nobody adds to them now. */
+	for (unsigned i = 0; i < p->thread_count; i++)
+		pthread_join(p->threads[i], NULL);
 
 	pthread_mutex_lock(&p->lock);
 	p->stopping = false;
+	p->thread_count = 0;
 	p->limit = 0;
 	pthread_mutex_unlock(&p->lock);
 }
