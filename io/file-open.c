@@ -7,7 +7,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 /* --- opening --- */
@@ -93,6 +95,14 @@ static bool choose_engine(struct posix_file *p, const char *path, enum aio_engin
 	return fail(path, why, -ret, error);
 }
 
+/* There an engine could only add a detour to a copy. */
+static bool is_in_memory(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
 static bool go_direct(struct posix_file *p, const char *path, enum cache_mode cache, GError **error)
 {
 	if (cache != CACHE_NONE && cache != CACHE_DIRECTSYNC)
@@ -132,6 +142,7 @@ static bool set_up(struct posix_file *p, const char *path, const struct file_opt
 	ret = posix_size(f->fd, &f->st, &f->size);
 	if (ret < 0)
 		return fail(path, g_strerror(-ret), -ret, error);
+	p->in_memory = S_ISREG(f->st.st_mode) && is_in_memory(f->fd);
 	return go_direct(p, path, o->cache, error) && choose_engine(p, path, o->aio, error);
 }
 

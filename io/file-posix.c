@@ -16,7 +16,7 @@
 
 ssize_t posix_transfer(struct posix_file *p, const struct aio_transfer *t)
 {
-	if (!co_self())
+	if (!co_self() || (p->in_memory && !p->direct))
 		return aio_transfer_here(t);
 	if (G_UNLIKELY(!p->engine_ready)) {
 		if (!p->engine)
@@ -36,7 +36,7 @@ static ssize_t read_cached(struct posix_file *p, uint64_t offset, const struct i
 	if (!p->nowait)
 		return -EAGAIN;
 	do
-		n = preadv2(p->base.fd, iov, niov, (off_t)offset, RWF_NOWAIT);
+		n = preadv2(p->base.fd, iov, niov, (off_t)offset, p->in_memory ? 0 : RWF_NOWAIT);
 	while (n < 0 && errno == EINTR);
 	if (n >= 0)
 		return n;
