@@ -44,9 +44,7 @@ static void collect_fixed(struct qcow2 *q)
 	add_fixed(q, h->reftable_offset, (uint64_t)h->reftable_clusters << h->cluster_bits,
 		  "refcount table");
 	if (h->nb_snapshots)
-		add_fixed(q, h->snapshots_offset,
-			  h->nb_snapshots * (uint64_t)sizeof(struct qcow2_snapshot_disk),
-			  "snapshot table");
+		add_fixed(q, h->snapshots_offset, q->snapshots_length, "snapshot table");
 	if (h->has_crypto)
 		add_fixed(q, h->crypto_offset, h->crypto_length, "encryption header");
 }
@@ -131,7 +129,6 @@ static void set_geometry(struct qcow2 *q, const struct image *img)
 	q->file_size = file_size(img->file);
 	q->codec = h->compression_type ? &codec_zstd : &codec_deflate;
 	q->last_l1_index = UINT64_MAX;
-	collect_fixed(q);
 }
 
 static void publish(struct image *img, struct qcow2 *q)
@@ -163,13 +160,18 @@ static bool qcow2_open(struct image *img, struct options *options, GError **erro
 	struct qcow2 *q = g_new0(struct qcow2, 1);
 
 	if (!qcow2_header_read(img->file, img->flags & IMAGE_FOR_CHECK, &q->header, error) ||
-	    !check_mode(img, &q->header, error) || !open_data(img, q, options, error)) {
-		qcow2_free(q);
-		return false;
-	}
+	    !check_mode(img, &q->header, error) || !open_data(img, q, options, error))
+		goto fail;
 	set_geometry(q, img);
+	if (!qcow2_snapshots_index(img, q, error))
+		goto fail;
+	collect_fixed(q);
 	publish(img, q);
 	return true;
+
+fail:
+	qcow2_free(q);
+	return false;
 }
 
 static void qcow2_close(struct image *img)
@@ -189,6 +191,7 @@ static bool qcow2_describe(struct image *img, struct report *r, GError **error)
 	report_string(r, "compression-type", h->compression_type ? "zstd" : "zlib");
 	if (v3)
 		report_bool(r, "lazy-refcounts", h->compatible & QCOW2_COMPAT_LAZY_REFCOUNTS);
+	qcow2_describe_bitmaps(img, r);
 	report_uint(r, "refcount-bits", 1ull << h->refcount_order);
 	if (h->crypt_method) {
 		report_begin_object(r, "encrypt");
@@ -233,6 +236,9 @@ const struct format format_qcow2 = {
 	.open = qcow2_open,
 	.close = qcow2_close,
 	.map = qcow2_map,
+	.check = qcow2_check,
+	.snapshot_list = qcow2_snapshot_list,
+	.view = qcow2_view,
 	.describe = qcow2_describe,
 	.references = qcow2_references,
 };

@@ -221,7 +221,8 @@ struct qcow2 {
 	unsigned nb_fixed;
 	uint64_t fixed_end; /* the greatest of their ends */
 
-	GArray *snapshot_offsets; /* uint32_t, from the table's start; NULL until it was walked */
+	GArray *snapshot_offsets;  /* uint32_t, from the table's start */
+	uint64_t snapshots_length; /* bytes of the snapshot table */
 
 	/* The L2 table of the last map: sequential and local readers save the L1 look-up. */
 	uint64_t last_l1_index, last_l2_offset; /* UINT64_MAX: none */
@@ -267,11 +268,46 @@ struct qcow2_l2_rules qcow2_rules(const struct qcow2 *q);
 int qcow2_map(struct image *img, uint64_t offset, uint64_t len, struct extent *e);
 
 /* qcow2-snapshot.c */
+
+struct qcow2_snapshot { /* a table entry without its texts */
+	uint64_t l1_offset, vm_state_size, disk_size, vm_clock_nsec, icount;
+	uint32_t l1_size, date_sec, date_nsec, extra_length;
+	uint16_t id_length, name_length;
+	bool has_disk_size; /* version 2 may lack it */
+	uint64_t total;	    /* bytes in the table, with padding */
+};
+/* From the first bytes of an entry: the fixed part and as much extra data as len
+ * has. false: too short. Pure. */
+bool qcow2_snapshot_decode(const void *buf, size_t len, struct qcow2_snapshot *s);
+/* Walks the table, at open: it must lie inside the file. May yield. */
+bool qcow2_snapshots_index(struct image *img, struct qcow2 *q, GError **error);
+/* index < nb_snapshots of an opened image. May yield. */
+bool qcow2_snapshot_read(struct image *img, unsigned index, struct qcow2_snapshot *s,
+			 GError **error);
+/* The ID or the name; to be freed. NULL and *error. May yield. */
+char *qcow2_snapshot_text(struct image *img, unsigned index, const struct qcow2_snapshot *s,
+			  bool name, GError **error);
+/* NULL, or what is wrong with the snapshot's L1 table by its size and alignment. */
+const char *qcow2_snapshot_l1_wrong(const struct qcow2 *q, const struct qcow2_snapshot *s);
 GPtrArray *qcow2_snapshot_list(struct image *img, GError **error);
 bool qcow2_view(struct image *img, unsigned index, struct image *view, GError **error);
 
 /* qcow2-bitmap.c */
-bool qcow2_describe_bitmaps(struct image *img, struct report *r, GError **error);
+
+struct qcow2_bitmap { /* a directory entry without its name */
+	uint64_t table_offset, total;
+	uint32_t table_size, flags, extra_length;
+	uint8_t type, granularity_bits;
+	uint16_t name_length;
+};
+/* From the sizeof(struct qcow2_bitmap_disk) bytes of an entry. Pure. */
+bool qcow2_bitmap_decode(const void *buf, struct qcow2_bitmap *b);
+/* Return false to stop. */
+typedef bool qcow2_bitmap_fn(void *arg, const struct qcow2_bitmap *b, const char *name);
+/* Calls fn for each entry. false: damage, said in *error, or fn stopped. May yield. */
+bool qcow2_bitmaps_each(struct image *img, qcow2_bitmap_fn *fn, void *arg, GError **error);
+/* The "bitmaps" rows of info. May yield. */
+void qcow2_describe_bitmaps(struct image *img, struct report *r);
 
 /* qcow2-check.c */
 bool qcow2_check(struct image *img, const struct check_options *options,

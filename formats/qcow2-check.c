@@ -1,0 +1,523 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * qcow2: check. Counts the references to each host cluster that the tables
+ * make, compares them with the stored refcounts ("Host cluster management"), and
+ * then the COPIED flags of the active tables with the refcounts. Sentences and
+ * their order are those of qemu-img check. Each phase is a function of its own,
+ * so that a repair can run between them.
+ */
+#include "formats/qcow2.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "image/cache.h"
+#include "image/spacemap.h"
+
+enum finding { FOUND_CORRUPTION, FOUND_LEAK, FOUND_ERROR, FOUND_KINDS };
+
+struct check {
+	struct image *img;
+	struct qcow2 *q;
+	const struct check_options *options;
+	struct check_result *result;
+	struct spacemap *map;
+	uint64_t clusters; /* of the file */
+	uint64_t told[FOUND_KINDS];
+	bool active; /* statistics are of the active tables */
+	bool no_memory;
+	uint8_t *l2; /* one table */
+};
+
+static void found(struct check *k, enum finding kind, const char *format, ...) G_GNUC_PRINTF(3, 4);
+static void found(struct check *k, enum finding kind, const char *format, ...)
+{
+	uint64_t *counts[] = {&k->result->corruptions, &k->result->leaks, &k->result->check_errors};
+	va_list ap;
+
+	++*counts[kind];
+	/* An image can hold millions of errors: the first ones say it. */
+	if (!k->options->tell || k->told[kind]++ >= CHECK_MESSAGES)
+		return;
+	va_start(ap, format);
+	g_autofree char *sentence = g_strdup_vprintf(format, ap);
+	va_end(ap);
+	k->options->tell(k->options->arg, sentence);
+}
+
+static void tell_rest(struct check *k)
+{
+	static const char *const names[] = {"corruptions", "leaks", "check errors"};
+
+	for (int i = 0; i < FOUND_KINDS; i++) {
+		if (k->told[i] <= CHECK_MESSAGES || !k->options->tell)
+			continue;
+		g_autofree char *s = g_strdup_printf("... and %" PRIu64 " more %s",
+						     k->told[i] - CHECK_MESSAGES, names[i]);
+		k->options->tell(k->options->arg, s);
+	}
+}
+
+/* Counts a reference to each cluster that [offset, offset+len) touches. */
+static void count_region(struct check *k, uint64_t offset, uint64_t len)
+{
+	const struct qcow2 *q = k->q;
+
+	if (!len)
+		return;
+	if (offset > UINT64_MAX - len || offset + len >= q->file_size + q->cluster_size) {
+		found(k, FOUND_CORRUPTION,
+		      "ERROR: counting reference for region exceeding the end of the file by one "
+		      "cluster or more: offset 0x%" PRIx64 " size 0x%" PRIx64,
+		      offset, len);
+		return;
+	}
+	uint64_t first = offset >> q->cluster_bits, last = (offset + len - 1) >> q->cluster_bits;
+
+	if (!spacemap_add(k->map, first, last - first + 1))
+		k->no_memory = true;
+}
+
+/* Refcounts as stored. */
+
+/* 0 or -errno; -EINVAL: the refcount block cannot be used. */
+static int stored_refcount(struct check *k, uint64_t cluster, uint64_t *count)
+{
+	const struct qcow2 *q = k->q;
+	unsigned order = q->header.refcount_order;
+	unsigned block_bits = q->cluster_bits + 3 - order; /* log2 of entries a block */
+	uint64_t i = cluster >> block_bits, within = cluster & ((1ull << block_bits) - 1);
+	be64_t entry;
+	uint8_t bytes[8] = {0};
+	uint64_t block, bit = within << order;
+	int err;
+
+	*count = 0;
+	if (i >= ((uint64_t)q->header.reftable_clusters << q->cluster_bits) / 8)
+		return 0;
+	err = cache_read(k->img->cache, k->img->file, q->header.reftable_offset + i * 8, &entry,
+			 sizeof(entry));
+	if (err)
+		return err;
+	block = be64_get(entry) & QCOW2_REFTABLE_OFFSET_MASK;
+	if (!block || block >= q->file_size)
+		return 0;
+	if (block & (q->cluster_size - 1))
+		return -EIO;
+	unsigned n = order > 3 ? 1u << (order - 3) : 1;
+
+	err = cache_read(k->img->cache, k->img->file, block + bit / 8, bytes, n);
+	if (err)
+		return err;
+	if (order < 3) {
+		*count = bytes[0] >> (bit & 7) & ((1u << (1u << order)) - 1);
+		return 0;
+	}
+	for (unsigned b = 0; b < n; b++)
+		*count = *count << 8 | bytes[b];
+	return 0;
+}
+
+/* Counting references. */
+
+static void count_coded(struct check *k, uint64_t cluster, uint64_t entry, uint64_t bitmap)
+{
+	unsigned x = 62 - (k->q->cluster_bits - 8);
+	uint64_t host = entry & ((1ull << x) - 1);
+	uint64_t len = ((entry & (QCOW2_COMPRESSED - 1)) >> x) * 512 + 512 - (host & 511);
+
+	if (entry & QCOW2_COPIED)
+		found(k, FOUND_CORRUPTION,
+		      "ERROR: coffset=0x%" PRIx64
+		      ": copied flag must never be set for compressed clusters",
+		      host);
+	if (k->q->external) {
+		found(k, FOUND_CORRUPTION,
+		      "ERROR compressed cluster %" PRIu64 " with data file, entry=0x%" PRIx64,
+		      cluster, entry);
+		return;
+	}
+	if (k->q->extended && bitmap) {
+		found(k, FOUND_CORRUPTION,
+		      "ERROR compressed cluster %" PRIu64
+		      " with non-zero subcluster allocation bitmap, entry=0x%" PRIx64,
+		      cluster, entry);
+		return;
+	}
+	count_region(k, host, len);
+	if (k->active) {
+		k->result->allocated_clusters++;
+		k->result->compressed_clusters++;
+		/* Compressed clusters are never in sequence. */
+		k->result->fragmented_clusters++;
+	}
+}
+
+static void count_standard(struct check *k, uint64_t entry, uint64_t bitmap, uint64_t *expected)
+{
+	const struct qcow2 *q = k->q;
+	uint64_t host = entry & QCOW2_OFFSET_MASK;
+	bool allocated = host || (q->external && (entry & QCOW2_COPIED));
+	/* Bit 0 is reserved where no zero flag is. */
+	bool no_flag = q->extended || q->header.version < 3;
+	uint64_t reserved = QCOW2_L2_RESERVED | (no_flag ? QCOW2_ZERO : 0);
+	bool zero = !no_flag && (entry & QCOW2_ZERO);
+
+	if (entry & reserved)
+		found(k, FOUND_CORRUPTION, "ERROR found l2 entry with reserved bits set: %" PRIx64,
+		      entry);
+	if (!allocated) {
+		if (q->extended && (uint32_t)bitmap)
+			found(k, FOUND_CORRUPTION,
+			      "ERROR: Unallocated cluster has non-zero subcluster allocation map");
+		return;
+	}
+	if (q->extended && ((uint32_t)bitmap & bitmap >> 32))
+		found(k, FOUND_CORRUPTION,
+		      "ERROR offset=%" PRIx64
+		      ": Allocated cluster has corrupted subcluster allocation bitmap",
+		      host);
+	if (k->active) {
+		k->result->allocated_clusters++;
+		if (*expected && host != *expected)
+			k->result->fragmented_clusters++;
+		*expected = host + q->cluster_size;
+	}
+	if (host & (q->cluster_size - 1))
+		found(k, FOUND_CORRUPTION,
+		      "ERROR offset=%" PRIx64
+		      ": %s cluster is not properly aligned; L2 entry corrupted.",
+		      host, zero ? "Preallocated" : "Data");
+	if (!q->external)
+		count_region(k, host, q->cluster_size);
+}
+
+static bool read_l2(struct check *k, uint64_t offset)
+{
+	int err;
+
+	if (!qcow2_inside(offset, k->q->cluster_size, k->q->file_size))
+		return false;
+	err = file_read(k->img->file, offset, k->l2, k->q->cluster_size);
+	if (!err)
+		return true;
+	found(k, FOUND_ERROR, "ERROR: I/O error in check_refcounts_l2: %s", g_strerror(-err));
+	return false;
+}
+
+static void get_entry(const struct check *k, uint64_t i, uint64_t *entry, uint64_t *bitmap)
+{
+	const be64_t *words = (const be64_t *)k->l2;
+
+	*entry = be64_get(words[k->q->extended ? 2 * i : i]);
+	*bitmap = k->q->extended ? be64_get(words[2 * i + 1]) : 0;
+}
+
+static void count_l2(struct check *k, uint64_t l1_index, uint64_t offset)
+{
+	uint64_t n = 1ull << k->q->l2_bits, expected = 0;
+
+	if (!read_l2(k, offset))
+		return;
+	for (uint64_t i = 0; i < n && !k->no_memory; i++) {
+		uint64_t entry, bitmap;
+
+		get_entry(k, i, &entry, &bitmap);
+		if (entry & QCOW2_COMPRESSED)
+			count_coded(k, (l1_index << k->q->l2_bits) + i, entry, bitmap);
+		else if (entry || bitmap)
+			count_standard(k, entry, bitmap, &expected);
+	}
+}
+
+static int read_l1_entry(struct check *k, uint64_t l1_offset, uint64_t i, uint64_t *entry)
+{
+	be64_t e;
+	int err = cache_read(k->img->cache, k->img->file, l1_offset + i * 8, &e, sizeof(e));
+
+	*entry = err ? 0 : be64_get(e);
+	return err;
+}
+
+/* An L1 table that is known to be aligned and not too large. */
+static void count_l1(struct check *k, uint64_t l1_offset, uint32_t l1_size)
+{
+	count_region(k, l1_offset, l1_size * 8ull);
+	/* A table that is not in the file refers to nothing. */
+	if (!qcow2_inside(l1_offset, l1_size * 8ull, k->q->file_size))
+		return;
+	for (uint32_t i = 0; i < l1_size && !k->no_memory; i++) {
+		uint64_t entry, offset;
+
+		if (read_l1_entry(k, l1_offset, i, &entry)) {
+			found(k, FOUND_ERROR, "ERROR: I/O error in check_refcounts_l1");
+			return;
+		}
+		offset = entry & QCOW2_OFFSET_MASK;
+		if (!entry)
+			continue;
+		if (entry & QCOW2_L1_RESERVED)
+			found(k, FOUND_CORRUPTION,
+			      "ERROR found L1 entry with reserved bits set: %" PRIx64, entry);
+		if (!offset)
+			continue;
+		count_region(k, offset, k->q->cluster_size);
+		if (offset & (k->q->cluster_size - 1)) {
+			found(k, FOUND_CORRUPTION,
+			      "ERROR l2_offset=%" PRIx64
+			      ": Table is not cluster aligned; L1 entry corrupted",
+			      offset);
+			continue;
+		}
+		count_l2(k, i, offset);
+	}
+}
+
+static void count_snapshots(struct check *k)
+{
+	const struct qcow2_header *h = &k->q->header;
+
+	for (unsigned i = 0; i < h->nb_snapshots && !k->no_memory; i++) {
+		struct qcow2_snapshot s;
+		const char *wrong;
+
+		if (!qcow2_snapshot_read(k->img, i, &s, NULL)) {
+			found(k, FOUND_ERROR, "ERROR failed to read the snapshot table");
+			return;
+		}
+		wrong = qcow2_snapshot_l1_wrong(k->q, &s);
+		if (wrong) {
+			g_autofree char *id = qcow2_snapshot_text(k->img, i, &s, false, NULL);
+			g_autofree char *name = qcow2_snapshot_text(k->img, i, &s, true, NULL);
+			g_autofree char *safe_id = report_escape(id ? id : "", -1);
+			g_autofree char *safe_name = report_escape(name ? name : "", -1);
+			bool size = s.l1_size > QCOW2_MAX_L1_ENTRIES;
+
+			found(k, FOUND_CORRUPTION,
+			      "ERROR snapshot %s (%s) %s=0x%" PRIx64
+			      ": %s; snapshot table entry corrupted",
+			      safe_id, safe_name, size ? "l1_size" : "l1_offset",
+			      size ? (uint64_t)s.l1_size : s.l1_offset, wrong);
+			continue;
+		}
+		count_l1(k, s.l1_offset, s.l1_size);
+	}
+	if (h->nb_snapshots)
+		count_region(k, h->snapshots_offset, k->q->snapshots_length);
+}
+
+static bool count_bitmap(void *arg, const struct qcow2_bitmap *b, const char *name)
+{
+	struct check *k = arg;
+
+	count_region(k, b->table_offset, b->table_size * 8ull);
+	if (!qcow2_inside(b->table_offset, b->table_size * 8ull, k->q->file_size))
+		return true;
+	for (uint32_t i = 0; i < b->table_size && !k->no_memory; i++) {
+		uint64_t entry, offset;
+
+		if (read_l1_entry(k, b->table_offset, i, &entry)) {
+			found(k, FOUND_ERROR, "ERROR: I/O error in a bitmap table");
+			return true;
+		}
+		offset = entry & QCOW2_OFFSET_MASK;
+		if (entry & (QCOW2_L1_RESERVED | QCOW2_COPIED) & ~(offset ? 0ull : 1ull)) {
+			g_autofree char *safe = report_escape(name, -1);
+
+			found(k, FOUND_CORRUPTION,
+			      "ERROR bitmap '%s' has an invalid table entry 0x%" PRIx64, safe,
+			      entry);
+			continue;
+		}
+		if (offset)
+			count_region(k, offset, k->q->cluster_size);
+	}
+	return true;
+}
+
+static void count_bitmaps(struct check *k)
+{
+	const struct qcow2_header *h = &k->q->header;
+	g_autoptr(GError) error = NULL;
+
+	/* Without the bit they belong to nobody: their clusters are leaks. */
+	if (!h->has_bitmaps || !(h->autoclear & QCOW2_AUTOCLEAR_BITMAPS))
+		return;
+	if (!qcow2_bitmaps_each(k->img, count_bitmap, k, &error)) {
+		found(k, FOUND_CORRUPTION, "ERROR %s", error->message);
+		return;
+	}
+	count_region(k, h->bitmap_directory_offset, h->bitmap_directory_size);
+}
+
+static void count_refcount_blocks(struct check *k)
+{
+	const struct qcow2 *q = k->q;
+	uint64_t n = ((uint64_t)q->header.reftable_clusters << q->cluster_bits) / 8;
+
+	for (uint64_t i = 0; i < n && !k->no_memory; i++) {
+		uint64_t entry, offset, count;
+
+		if (read_l1_entry(k, q->header.reftable_offset, i, &entry)) {
+			found(k, FOUND_ERROR, "ERROR: I/O error in the refcount table");
+			return;
+		}
+		offset = entry & QCOW2_REFTABLE_OFFSET_MASK;
+		if (entry & QCOW2_REFTABLE_RESERVED) {
+			found(k, FOUND_CORRUPTION,
+			      "ERROR refcount table entry %" PRIu64 " has reserved bits set", i);
+			continue;
+		}
+		if (!offset)
+			continue;
+		if (offset & (q->cluster_size - 1)) {
+			found(k, FOUND_CORRUPTION,
+			      "ERROR refcount block %" PRIu64
+			      " is not cluster aligned; refcount table entry corrupted",
+			      i);
+			continue;
+		}
+		if (offset >= q->file_size) {
+			found(k, FOUND_CORRUPTION,
+			      "ERROR refcount block %" PRIu64 " is outside image", i);
+			continue;
+		}
+		count_region(k, offset, q->cluster_size);
+		count = spacemap_get(k->map, offset >> q->cluster_bits);
+		if (count != 1)
+			found(k, FOUND_CORRUPTION,
+			      "ERROR refcount block %" PRIu64 " refcount=%" PRIu64, i, count);
+	}
+}
+
+static void count_all(struct check *k)
+{
+	const struct qcow2_header *h = &k->q->header;
+
+	count_region(k, 0, k->q->cluster_size);
+	k->active = true;
+	count_l1(k, h->l1_offset, h->l1_size);
+	k->active = false;
+	count_snapshots(k);
+	count_region(k, h->reftable_offset, (uint64_t)h->reftable_clusters << h->cluster_bits);
+	if (h->has_crypto)
+		count_region(k, h->crypto_offset, h->crypto_length);
+	count_bitmaps(k);
+	count_refcount_blocks(k);
+}
+
+/* Comparing. */
+
+static void compare_refcounts(struct check *k)
+{
+	uint64_t end = 0;
+
+	for (uint64_t i = 0; i <= k->clusters; i++) {
+		uint64_t stored, real = spacemap_get(k->map, i);
+		int err = stored_refcount(k, i, &stored);
+
+		if (err && i < k->clusters) {
+			found(k, FOUND_ERROR, "Can't get refcount for cluster %" PRIu64 ": %s", i,
+			      g_strerror(-err));
+			continue;
+		}
+		/* One cluster past the end counts only when something refers to it. */
+		if (i == k->clusters && !real)
+			continue;
+		if (stored || real)
+			end = i + 1;
+		if (stored != real)
+			found(k, stored < real ? FOUND_CORRUPTION : FOUND_LEAK,
+			      "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
+			      stored < real ? "ERROR" : "Leaked", i, stored, real);
+	}
+	k->result->image_end_offset = end << k->q->cluster_bits;
+}
+
+static void check_copied_l2(struct check *k, uint64_t offset)
+{
+	const struct qcow2 *q = k->q;
+	uint64_t n = 1ull << q->l2_bits;
+
+	if ((offset & (q->cluster_size - 1)) || !read_l2(k, offset))
+		return;
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t entry, bitmap, host, count = 1;
+
+		get_entry(k, i, &entry, &bitmap);
+		host = entry & QCOW2_OFFSET_MASK;
+		/* Zero clusters without a host cluster, and with a data file
+		 * those at offset 0, have nothing to be counted. */
+		if (!host || (entry & QCOW2_COMPRESSED))
+			continue;
+		if (!q->external && stored_refcount(k, host >> q->cluster_bits, &count))
+			continue;
+		if ((count == 1) != !!(entry & QCOW2_COPIED))
+			found(k, FOUND_CORRUPTION,
+			      "ERROR OFLAG_COPIED data cluster: l2_entry=%" PRIx64
+			      " refcount=%" PRIu64,
+			      entry, count);
+	}
+}
+
+static void check_copied(struct check *k)
+{
+	const struct qcow2_header *h = &k->q->header;
+
+	for (uint32_t i = 0; i < h->l1_size; i++) {
+		uint64_t entry, offset, count;
+
+		if (read_l1_entry(k, h->l1_offset, i, &entry))
+			return;
+		offset = entry & QCOW2_OFFSET_MASK;
+		if (!offset)
+			continue;
+		if (!stored_refcount(k, offset >> h->cluster_bits, &count) &&
+		    (count == 1) != !!(entry & QCOW2_COPIED))
+			found(k, FOUND_CORRUPTION,
+			      "ERROR OFLAG_COPIED L2 cluster: l1_index=%u l1_entry=%" PRIx64
+			      " refcount=%" PRIu64,
+			      i, entry, count);
+		check_copied_l2(k, offset);
+	}
+}
+
+bool qcow2_check(struct image *img, const struct check_options *options,
+		 struct check_result *result, GError **error)
+{
+	struct qcow2 *q = qcow2_of(img);
+	struct check k = {
+		.img = img,
+		.q = q,
+		.options = options,
+		.result = result,
+		.clusters = (q->file_size + q->cluster_size - 1) >> q->cluster_bits,
+	};
+
+	if (options->repair != CHECK_REPAIR_NONE) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
+			    "repairing qcow2 images is not supported yet");
+		return false;
+	}
+	k.map = spacemap_new(k.clusters + 2);
+	k.l2 = g_try_malloc(q->cluster_size);
+	k.no_memory = !k.map || !k.l2;
+	result->total_clusters =
+		(q->header.size >> q->cluster_bits) + !!(q->header.size & (q->cluster_size - 1));
+	if (!k.no_memory)
+		count_all(&k);
+	if (!k.no_memory) {
+		compare_refcounts(&k);
+		check_copied(&k);
+		tell_rest(&k);
+	} else {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
+			    "not enough memory to count the references to %" PRIu64 " clusters",
+			    k.clusters);
+	}
+	spacemap_free(k.map);
+	g_free(k.l2);
+	return !k.no_memory;
+}
