@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The one copy engine: convert, dd, and later commit and rebase. */
+#ifndef IMGFS_IMAGE_COPY_H
+#define IMGFS_IMAGE_COPY_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct image;
+
+#define COPY_COROUTINES_MAX	16
+#define COPY_COROUTINES_DEFAULT 8
+#define COPY_SPARSE_DEFAULT	4096
+#define COPY_SPARSE_MAX		(16u << 20)
+
+struct copy_job {
+	struct image *source;
+	uint64_t start, len;  /* bytes of the source's disk */
+	struct image *target; /* writable */
+	uint64_t target_start;
+	/* Runs of zeroes of at least this many bytes are not written as data; a
+	 * multiple of 512. 0: every byte is written. */
+	uint32_t sparse;
+	bool target_is_zero; /* zeroes need not be written at all */
+	unsigned coroutines; /* 1..COPY_COROUTINES_MAX */
+	bool out_of_order;   /* else writes begin in the order of the disk */
+	bool salvage;	     /* what cannot be read becomes zeroes, and is told */
+	bool offload;	     /* try to copy inside the kernel */
+	/* Called now and then; may be NULL. done: bytes of this job. */
+	void (*progress)(void *arg, uint64_t done);
+	void (*salvaged)(void *arg, uint64_t offset, uint64_t len, const char *why);
+	bool (*cancelled)(void *arg); /* asked before each piece */
+	void *arg;
+};
+
+/*
+ * Copies. false and *error: a sentence that says whether reading or writing
+ * failed, where and why, or that it was cancelled. Nothing is flushed. Yields.
+ */
+bool image_copy(const struct copy_job *job, GError **error);
+
+#endif

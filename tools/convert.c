@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* imgtool convert: to raw, from any chain or snapshot. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "image/copy.h"
+#include "tools/target.h"
+
+static const struct opt options[] = {
+	OPT_FORMAT,
+	{'O', NULL, "FMT", "format of the target (default: raw)"},
+	{'o', NULL, "OPTIONS", "the target's options: name=value,...; -o help lists them"},
+	{'l', NULL, "SNAPSHOT", "convert this snapshot: ID, name, or snapshot.id=,snapshot.name="},
+	{'S', NULL, "SIZE", "zeroes this long become a hole (default: 4k; 0: none do)"},
+	{'n', NULL, NULL, "the target is there: do not create it"},
+	{OPT_TARGET_IS_ZERO, "target-is-zero", NULL, "with -n: it reads as zeroes already"},
+	{OPT_TARGET_IMAGE_OPTS, "target-image-opts", NULL,
+	 "with -n: the target is an option string"},
+	{'m', NULL, "N", "how many pieces at a time, 1 to 16 (default: 8)"},
+	{'W', NULL, NULL, "write them in any order"},
+	{'C', NULL, NULL, "try to copy inside the kernel"},
+	{OPT_SALVAGE, "salvage", NULL, "what cannot be read becomes zeroes"},
+	{'t', NULL, "CACHE", "cache mode of the target (default: unsafe)"},
+	{'T', NULL, "CACHE", "cache mode of the sources (default: writeback)"},
+	{'p', NULL, NULL, "show progress"},
+	OPT_QUIET,
+	{'c', NULL, NULL, "compress (not for raw)"},
+	{'B', NULL, "FILE", "backing file of the target (not for raw)"},
+	{'b', NULL, "FILE", "the same as -B"},
+	{'F', NULL, "FMT", "format of that backing file"},
+	{'r', NULL, "RATE", "bytes a second at most (not in this version)"},
+	{OPT_BITMAPS, "bitmaps", NULL, "copy bitmaps too (not for raw)"},
+	{OPT_SKIP_BROKEN, "skip-broken-bitmaps", NULL, "with --bitmaps: leave out broken ones"},
+	OPTS_OPEN,
+	{0},
+};
+
+struct convert {
+	struct args *args;
+	struct image **sources;
+	unsigned n;
+	uint64_t total, before; /* bytes: of all sources; of those that are done */
+	struct target target;
+	const struct format *format;
+	struct options *create_options;
+	struct progress progress;
+	uint32_t sparse;
+	unsigned coroutines;
+	bool quiet;
+};
+
+static uint64_t sectors_up(uint64_t bytes)
+{
+	return (bytes + 511) & ~G_GUINT64_CONSTANT(511);
+}
+
+/* ---- the command line ------------------------------------------------------------------------ */
+
+static bool refuse(const char *sentence)
+{
+	tool_error("%s", sentence);
+	return false;
+}
+
+static bool check_switches(const struct args *a)
+{
+	if (opt_given(a, 'C') && opt_given(a, 'S'))
+		return refuse("Cannot enable copy offloading when -S is used");
+	if (opt_given(a, 'C') && opt_given(a, 'c'))
+		return refuse("Cannot enable copy offloading when -c is used");
+	if (opt_given(a, 'C') && opt_given(a, OPT_SALVAGE))
+		return refuse("Cannot use copy offloading in salvaging mode");
+	if (opt_given(a, OPT_SKIP_BROKEN) && !opt_given(a, OPT_BITMAPS))
+		return refuse("Use of --skip-broken-bitmaps requires --bitmaps");
+	if (opt_given(a, OPT_TARGET_IS_ZERO) && !opt_given(a, 'n'))
+		return refuse("--target-is-zero requires use of -n flag");
+	if (opt_given(a, OPT_TARGET_IMAGE_OPTS) && !opt_given(a, 'n'))
+		return refuse("--target-image-opts requires use of -n flag");
+	if (opt_given(a, OPT_TARGET_IMAGE_OPTS) && opt_given(a, 'O'))
+		return refuse("--image-opts and --format are mutually exclusive");
+	if (opt_given(a, 'n') && opt_given(a, 'o'))
+		return refuse("-o has no effect when skipping image creation");
+	return true;
+}
+
+/* What the target's format would have to be able to. */
+static bool check_abilities(const struct args *a, const struct format *format)
+{
+	const char *name = format->name;
+
+	if (opt_given(a, 'B') || opt_given(a, 'b')) {
+		tool_error("Backing file not supported for file format '%s'", name);
+		return false;
+	}
+	if (opt_given(a, 'c'))
+		return refuse("Compression not supported for this file format");
+	if (opt_given(a, OPT_BITMAPS)) {
+		tool_error("Format driver '%s' does not support bitmaps", name);
+		return false;
+	}
+	return true;
+}
+
+static bool parse_sparse(const struct args *a, uint32_t *sparse)
+{
+	const char *word = opt_value(a, 'S');
+	uint64_t value = COPY_SPARSE_DEFAULT;
+	GError *error = NULL;
+
+	if (word &&
+	    !units_parse(word, "buffer size for sparse output", 0, INT64_MAX, &value, &error)) {
+		tool_say(error, NULL);
+		return false;
+	}
+	if (value % 512 || value > COPY_SPARSE_MAX)
+		return refuse("Invalid buffer size for sparse output specified. Valid sizes are "
+			      "multiples of 512 up to 16777216. Select 0 to disable sparse "
+			      "detection (fully allocates output).");
+	*sparse = value;
+	return true;
+}
+
+static bool parse_coroutines(const struct args *a, unsigned *n)
+{
+	const char *word = opt_value(a, 'm');
+	guint64 value = COPY_COROUTINES_DEFAULT;
+
+	if (word && !g_ascii_string_to_unsigned(word, 10, 1, COPY_COROUTINES_MAX, &value, NULL))
+		return refuse("Invalid number of coroutines. Allowed number of coroutines is "
+			      "between 1 and 16");
+	*n = value;
+	return true;
+}
+
+static bool check_cache_word(const char *word, const char *wrong)
+{
+	enum cache_mode mode;
+
+	if (!word || cache_mode_parse(word, &mode))
+		return true;
+	tool_error("%s: %s", wrong, word);
+	return false;
+}
+
+static bool parse(struct convert *c)
+{
+	const struct args *a = c->args;
+	uint64_t rate;
+
+	if (!check_switches(a) || !parse_sparse(a, &c->sparse) ||
+	    !parse_coroutines(a, &c->coroutines) || !tool_check_common(c->args) ||
+	    !check_cache_word(opt_value(a, 't'), "Invalid cache option") ||
+	    !check_cache_word(opt_value(a, 'T'), "Invalid source cache option"))
+		return false;
+	if (opt_given(a, 'r')) {
+		if (tool_size(opt_value(a, 'r'), "rate limit", 0, INT64_MAX, &rate))
+			tool_error("A rate limit (-r) is not available in this version");
+		return false;
+	}
+	if (a->n < 2)
+		return refuse("Must specify image file name");
+	if (opt_given(a, 'l') && a->n > 2)
+		return refuse("No support for concatenating multiple snapshot");
+	c->quiet = opt_given(a, 'q');
+	return true;
+}
+
+/* ---- sources and target ------------------------------------------------------------------------
+ */
+
+static bool open_sources(struct convert *c)
+{
+	struct tool_source s = {.format = opt_value(c->args, 'f'),
+				.flags = IMAGE_NO_SHARE_WRITE,
+				.cache = opt_value(c->args, 'T'),
+				.with_image_opts = opt_given(c->args, OPT_IMAGE_OPTS)};
+	const char *snapshot = opt_value(c->args, 'l');
+
+	if (opt_given(c->args, 'U'))
+		s.flags = 0;
+	c->sources = g_new0(struct image *, c->args->n);
+	for (int i = 0; i < c->args->n - 1; i++) {
+		struct image *img = tool_open(c->args, c->args->operands[i], &s);
+
+		if (img && snapshot)
+			img = tool_view(img, snapshot);
+		if (!img)
+			return false;
+		c->sources[c->n++] = img;
+		c->total += sectors_up(img->size);
+	}
+	return true;
+}
+
+static bool make_create_options(struct convert *c)
+{
+	g_autofree char *size = g_strdup_printf("%" G_GUINT64_FORMAT, c->total);
+	GError *error = NULL;
+
+	c->create_options = tool_option_list(c->args);
+	if (!c->create_options)
+		return false;
+	if (!options_validate(c->create_options, c->format->create_options, &error)) {
+		tool_say(error, NULL);
+		return false;
+	}
+	/* One image keeps its size to the byte; several are joined sector by sector. */
+	if (c->n == 1) {
+		g_free(size);
+		size = g_strdup_printf("%" G_GUINT64_FORMAT, c->sources[0]->size);
+	}
+	options_set(c->create_options, "size", size);
+	return true;
+}
+
+static bool open_target(struct convert *c)
+{
+	struct tool_source s = {
+		.format = opt_given(c->args, 'n') ? opt_value(c->args, 'O') : c->format->name,
+		.flags = IMAGE_RDWR,
+		.cache = opt_value(c->args, 't') ? opt_value(c->args, 't') : "unsafe",
+		.with_image_opts = opt_given(c->args, OPT_TARGET_IMAGE_OPTS),
+	};
+
+	c->target = (struct target){.name = c->args->operands[c->args->n - 1],
+				    .create = !opt_given(c->args, 'n')};
+	if (!s.format && !s.with_image_opts)
+		s.format = c->format->name;
+	if (!s.with_image_opts && target_is_source(c->target.name, c->sources, c->n))
+		return false;
+	if (c->target.create && !make_create_options(c))
+		return false;
+	if (!target_open(c->args, &c->target, c->format, c->create_options, &s))
+		return false;
+	if (c->target.img->size < (c->n == 1 ? c->sources[0]->size : c->total)) {
+		tool_error("output file is smaller than input file");
+		image_unref(c->target.img);
+		c->target.img = NULL;
+		return false;
+	}
+	return true;
+}
+
+/* ---- copying -----------------------------------------------------------------------------------
+ */
+
+static void on_progress(void *arg, uint64_t done)
+{
+	struct convert *c = arg;
+
+	progress_update(&c->progress, c->before + done, c->total);
+}
+
+static void on_salvaged(void *arg, uint64_t offset, uint64_t len, const char *why)
+{
+	struct convert *c = arg;
+
+	if (!c->quiet)
+		fprintf(stderr,
+			"%s: warning: error while reading offset %" G_GUINT64_FORMAT ": %s\n",
+			tool_name, offset, why);
+}
+
+static bool on_cancelled(void *arg)
+{
+	return tool_interrupted();
+}
+
+static bool copy_all(struct convert *c)
+{
+	const struct args *a = c->args;
+	bool fresh = c->target.create && !options_peek(c->create_options, "preallocation");
+	struct copy_job job = {
+		.target = c->target.img,
+		.sparse = c->sparse,
+		/* A regular file that was just made reads as zeroes; with preallocation it
+		 * does too, and keeps its space because nothing is punched. */
+		.target_is_zero = fresh || c->target.create || opt_given(a, OPT_TARGET_IS_ZERO),
+		.coroutines = c->coroutines,
+		.out_of_order = opt_given(a, 'W'),
+		.salvage = opt_given(a, OPT_SALVAGE),
+		.offload = opt_given(a, 'C'),
+		.progress = on_progress,
+		.salvaged = on_salvaged,
+		.cancelled = on_cancelled,
+		.arg = c,
+	};
+
+	for (unsigned i = 0; i < c->n; i++) {
+		GError *error = NULL;
+
+		job.source = c->sources[i];
+		job.len = c->sources[i]->size;
+		job.target_start = c->before;
+		if (job.len && !image_copy(&job, &error)) {
+			tool_say(error, NULL);
+			return false;
+		}
+		c->before += sectors_up(job.len);
+	}
+	return true;
+}
+
+static bool convert(struct convert *c)
+{
+	const char *word = opt_value(c->args, 'O');
+	bool ok;
+
+	c->format = target_format(word ? word : "raw");
+	if (!c->format || !check_abilities(c->args, c->format))
+		return false;
+	if (tool_wants_option_help(c->args))
+		return tool_print_option_help(c->format, true) == 0;
+	if (!open_sources(c) || !open_target(c))
+		return false;
+	progress_begin(&c->progress, opt_given(c->args, 'p') && !c->quiet, 1);
+	ok = copy_all(c);
+	if (ok)
+		progress_update(&c->progress, 1, 1);
+	progress_end(&c->progress);
+	return target_close(&c->target, ok);
+}
+
+static int run(struct args *args)
+{
+	struct convert c = {.args = args};
+	bool ok = parse(&c) && convert(&c);
+
+	for (unsigned i = 0; i < c.n; i++)
+		image_unref(c.sources[i]);
+	g_free(c.sources);
+	options_free(c.create_options);
+	return ok ? 0 : 1;
+}
+
+const struct command command_convert = {
+	.name = "convert",
+	.run = run,
+	.options = options,
+	.operands = "FILE... TARGET",
+	.summary = "Copy images, or a snapshot of one, into a new image",
+	.examples = {"convert -O raw disk.qcow2 disk.raw",
+		     "convert -p -l before disk.qcow2 old.raw",
+		     "convert -n -O raw disk.qcow2 /dev/vg/disk"},
+};

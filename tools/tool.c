@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Messages, and what every command does to open what it is given. */
+#include "tools/tool.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static void say_lines(const char *text, bool every_line)
+{
+	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+
+	fflush(stdout);
+	for (unsigned i = 0; lines[i]; i++)
+		fprintf(stderr, "%s%s%s\n", i == 0 || every_line ? tool_name : "",
+			i == 0 || every_line ? ": " : "", lines[i]);
+}
+
+void tool_error(const char *format, ...)
+{
+	g_autofree char *text = NULL;
+	va_list ap;
+
+	va_start(ap, format);
+	text = g_strdup_vprintf(format, ap);
+	va_end(ap);
+	say_lines(text, false);
+}
+
+void tool_say(GError *error, const char *prefix)
+{
+	/* The sentence about size suffixes is two of qemu-img's, each with its name. */
+	bool usage = g_error_matches(error, IMAGE_ERROR, IMAGE_ERROR_USAGE);
+	g_autofree char *text = g_strconcat(prefix ? prefix : "", error->message, NULL);
+
+	say_lines(text, usage);
+	g_error_free(error);
+}
+
+int tool_usage(const struct args *args, const char *format, ...)
+{
+	g_autofree char *text = NULL;
+	va_list ap;
+
+	va_start(ap, format);
+	text = g_strdup_vprintf(format, ap);
+	va_end(ap);
+	say_lines(text, false);
+	fprintf(stderr, "Try '%s --help' for more information\n", tool_name);
+	return args && args->command->usage_status ? args->command->usage_status : 1;
+}
+
+const char *tool_cause(struct image *img, int err)
+{
+	const char *text = image_fault_text(img);
+
+	return text ? text : g_strerror(-err);
+}
+
+static void warn(void *arg, const char *sentence)
+{
+	fprintf(stderr, "%s: warning: %s\n", tool_name, sentence);
+}
+
+struct gate *tool_gate(struct args *args)
+{
+	GError *error = NULL;
+	const char *word;
+
+	if (args->gate)
+		return args->gate;
+	args->gate = gate_new(tool_is_qemu ? GATE_ANY : GATE_DEFAULT);
+	for (unsigned i = 0; (word = opt_nth(args, OPT_REFERENCES, i)); i++) {
+		if (!gate_allow(args->gate, word, &error)) {
+			tool_say(error, NULL);
+			return NULL;
+		}
+	}
+	return args->gate;
+}
+
+bool tool_check_common(struct args *args)
+{
+	const char *object;
+
+	for (unsigned i = 0; (object = opt_nth(args, OPT_OBJECT, i)); i++) {
+		if (!g_str_has_prefix(object, "secret,") || !strstr(object, "id=")) {
+			tool_error("--object %s: only secret,id=... can be defined", object);
+			return false;
+		}
+	}
+	if (opt_given(args, OPT_IMAGE_OPTS) && opt_given(args, 'f')) {
+		tool_error("--image-opts and --format are mutually exclusive");
+		return false;
+	}
+	return true;
+}
+
+static bool parse_cache(const struct tool_source *s, enum cache_mode *mode)
+{
+	*mode = CACHE_WRITEBACK;
+	if (!s->cache || cache_mode_parse(s->cache, mode))
+		return true;
+	tool_error("%s: %s", s->cache_wrong ? s->cache_wrong : "Invalid cache option", s->cache);
+	return false;
+}
+
+static struct image *open_option_string(const char *text, const struct image_open_options *o,
+					GError **error)
+{
+	struct options *options = options_new();
+
+	if (!strchr(text, '=')) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
+			    "Could not open '%s': --image-opts needs driver=...,file.filename=...",
+			    text);
+		options_free(options);
+		return NULL;
+	}
+	if (!options_parse(options, text, NULL, error)) {
+		options_free(options);
+		return NULL;
+	}
+	return image_open_with_options(options, o, error);
+}
+
+struct image *tool_open(struct args *args, const char *name, const struct tool_source *s)
+{
+	struct image_open_options o = {
+		.format = s->format,
+		.flags = s->flags | (opt_given(args, 'U') ? IMAGE_FORCE_SHARE : 0),
+		.aio = s->aio,
+		.gate = tool_gate(args),
+		.warn = warn,
+	};
+	struct image *img;
+	GError *error = NULL;
+
+	if (!o.gate || !parse_cache(s, &o.cache))
+		return NULL;
+	img = s->with_image_opts ? open_option_string(name, &o, &error)
+				 : image_open(name, &o, &error);
+	if (!img)
+		tool_say(error, NULL);
+	return img;
+}
+
+struct image *tool_open_operand(struct args *args, unsigned flags, const char *cache)
+{
+	struct tool_source s = {
+		.format = opt_value(args, 'f'),
+		.flags = flags,
+		.cache = cache,
+		.cache_wrong = "Invalid source cache option",
+		.with_image_opts = opt_given(args, OPT_IMAGE_OPTS),
+	};
+
+	return tool_check_common(args) ? tool_open(args, args->operands[0], &s) : NULL;
+}
+
+bool tool_output_is_json(const struct args *args, bool *json)
+{
+	const char *word = opt_value(args, OPT_OUTPUT);
+
+	*json = word && strcmp(word, "json") == 0;
+	if (!word || *json || strcmp(word, "human") == 0)
+		return true;
+	tool_error("--output must be used with human or json as argument.");
+	return false;
+}
+
+bool tool_size(const char *text, const char *what, uint64_t min, uint64_t max, uint64_t *value)
+{
+	GError *error = NULL;
+
+	if (units_parse(text, what, min, max, value, &error))
+		return true;
+	tool_say(error, NULL);
+	return false;
+}
+
+struct image *tool_view(struct image *img, const char *param)
+{
+	GError *error = NULL;
+	GPtrArray *list = image_snapshots(img, &error);
+	struct image *view = NULL;
+	int index = -1;
+
+	if (list)
+		index = image_find_snapshot_param(list, param, &error);
+	if (list && index < 0) {
+		g_clear_error(&error);
+		g_set_error(&error, IMAGE_ERROR, IMAGE_ERROR_NOT_FOUND,
+			    "Failed to load snapshot: Can't find snapshot");
+	}
+	if (index >= 0)
+		view = image_view(img, index, &error);
+	if (!view)
+		tool_say(error, NULL);
+	if (list)
+		g_ptr_array_unref(list);
+	image_unref(img);
+	return view;
+}
+
+static unsigned trailing_commas(const char *text)
+{
+	size_t len = strlen(text);
+	unsigned n = 0;
+
+	while (n < len && text[len - 1 - n] == ',')
+		n++;
+	return n;
+}
+
+struct options *tool_option_list(const struct args *args)
+{
+	struct options *o = options_new();
+	GError *error = NULL;
+	const char *text;
+
+	for (unsigned i = 0; (text = opt_nth(args, 'o', i)); i++) {
+		if (*text == '\0' || *text == ',' || trailing_commas(text) % 2) {
+			tool_error("Invalid option list: %s", text);
+			options_free(o);
+			return NULL;
+		}
+		if (!options_parse(o, text, NULL, &error)) {
+			tool_say(error, NULL);
+			options_free(o);
+			return NULL;
+		}
+	}
+	return o;
+}
+
+bool tool_wants_option_help(const struct args *args)
+{
+	const char *text;
+
+	for (unsigned i = 0; (text = opt_nth(args, 'o', i)); i++) {
+		g_auto(GStrv) words = g_strsplit(text, ",", -1);
+
+		if (g_strv_contains((const char *const *)words, "help") ||
+		    g_strv_contains((const char *const *)words, "?"))
+			return true;
+	}
+	return false;
+}
+
+int tool_print_option_help(const struct format *format, bool with_file)
+{
+	g_autofree char *text = NULL;
+
+	if (!format->create_options) {
+		tool_error("Format driver '%s' does not support image creation", format->name);
+		return 1;
+	}
+	text = option_table_help(format->create_options);
+	if (with_file)
+		printf("Supported options:\n%s", text);
+	else
+		printf("Supported %s options:\n%s", format->name, text);
+	return 0;
+}
+
+void tool_print_formatting(const char *filename, const struct format *format,
+			   const struct options *o)
+{
+	g_autofree char *name = report_escape(filename, -1);
+
+	printf("Formatting '%s', fmt=%s", name, format->name);
+	for (const struct option_desc *d = format->create_options; d->name; d++) {
+		const char *value = options_peek(o, d->name);
+		uint64_t bytes;
+
+		if (!value)
+			continue;
+		if (d->type == OPTION_SIZE &&
+		    units_parse(value, d->name, 0, INT64_MAX, &bytes, NULL))
+			printf(" %s=%" G_GUINT64_FORMAT, d->name, bytes);
+		else
+			printf(" %s=%s", d->name, value);
+	}
+	printf("\n");
+	fflush(stdout);
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the commands share: messages, opening, progress. */
+#ifndef IMGFS_TOOLS_TOOL_H
+#define IMGFS_TOOLS_TOOL_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "image/image.h"
+#include "tools/opt.h"
+
+/* main.c */
+extern const char *tool_name; /* "imgtool", or "qemu-img" when called so */
+extern bool tool_is_qemu;
+
+/* tool.c: "NAME: sentence" on stderr. */
+void tool_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
+/* Says *error (with a prefix when there is one), and frees it. */
+void tool_say(GError *error, const char *prefix);
+/* tool_error and the hint at --help; returns the command's status for it. */
+int tool_usage(const struct args *args, const char *format, ...) G_GNUC_PRINTF(2, 3);
+/* The cause of a data path error in words: what the image recorded, else errno's. */
+const char *tool_cause(struct image *img, int err);
+
+struct tool_source {
+	const char *format;	 /* -f; NULL: probe */
+	unsigned flags;		 /* enum image_flags; -U is added from args */
+	const char *cache;	 /* a word; NULL: writeback */
+	const char *cache_wrong; /* message for a wrong word, with %s for it; NULL: the usual */
+	enum aio_engine aio;
+	bool with_image_opts; /* name is an option string */
+};
+/* Opens name as the command line says; NULL after saying why. */
+struct image *tool_open(struct args *args, const char *name, const struct tool_source *s);
+/* The same for commands with --image-opts, -f and -U in their table and one operand;
+ * says what is wrong with the operands too. */
+struct image *tool_open_operand(struct args *args, unsigned flags, const char *cache);
+/* false after saying that -f and --image-opts exclude each other, or --object is wrong. */
+bool tool_check_common(struct args *args);
+/* The gate of --allow-references. NULL after saying why. */
+struct gate *tool_gate(struct args *args);
+/* --output: false after saying so. */
+bool tool_output_is_json(const struct args *args, bool *json);
+/* units_parse of 0..max that says what is wrong itself. */
+bool tool_size(const char *text, const char *what, uint64_t min, uint64_t max, uint64_t *value);
+/* The snapshot param of img; takes img over. NULL after saying why. */
+struct image *tool_view(struct image *img, const char *param);
+/* Every -o joined into a fresh set; NULL after saying why. */
+struct options *tool_option_list(const struct args *args);
+/* Is `-o help` or `-o ?` asked for? */
+bool tool_wants_option_help(const struct args *args);
+int tool_print_option_help(const struct format *format, bool with_file);
+/* "Formatting 'f', fmt=raw size=...". */
+void tool_print_formatting(const char *filename, const struct format *format,
+			   const struct options *o);
+
+/* progress.c */
+struct progress {
+	bool shown;
+	double step, last;
+};
+void progress_begin(struct progress *p, bool shown, double step);
+void progress_update(struct progress *p, uint64_t done, uint64_t total);
+void progress_end(struct progress *p);
+/* SIGINT or SIGTERM came; the command ends soon and main dies of it. */
+bool tool_interrupted(void);
+void tool_catch_signals(void);
+void tool_die_of_signal(void); /* returns when there was none */
+
+#define OPTS_OPEN                                                                                  \
+	{OPT_OBJECT, "object", "OBJECTDEF", "define an object, such as a secret"},                 \
+		{OPT_IMAGE_OPTS, "image-opts", NULL,                                               \
+		 "the file name is an option string: driver=...,file.filename=..."},               \
+		{'U', "force-share", NULL, "open although another process writes"},                \
+	{                                                                                          \
+		OPT_REFERENCES, "allow-references", "DIR|any",                                     \
+			"where files named inside images may lie, beside the image's own folder"   \
+	}
+#define OPT_FORMAT                                                                                 \
+	{                                                                                          \
+		'f', "format", "FMT", "the image's format (default: found out)"                    \
+	}
+#define OPT_QUIET                                                                                  \
+	{                                                                                          \
+		'q', "quiet", NULL, "print errors only"                                            \
+	}
+#define OPT_FORMAT_OUTPUT                                                                          \
+	{                                                                                          \
+		OPT_OUTPUT, "output", "human|json", "how to print (default: human)"                \
+	}
+
+extern const struct command command_bench, command_check, command_compare, command_convert,
+	command_create, command_dd, command_info, command_map, command_measure, command_snapshot;
+
+#endif
