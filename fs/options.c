@@ -146,7 +146,9 @@ static bool apply_word(struct mount_options *o, const struct word *w, const char
 	case WORD_OCTAL:
 		return parse_number(w, value, field, error);
 	case WORD_SIZE:
-		return units_parse(value, "cache size", 0, w->limit, field, error);
+		/* Its own words are two lines, as qemu-img's. */
+		return units_parse(value, w->name, 0, w->limit, field, NULL) ||
+		       usage_error(error, "-o %s%s: not a size", w->name, value);
 	case WORD_LIST:
 		g_ptr_array_add(*(GPtrArray **)field, g_strdup(value));
 		return true;

@@ -447,7 +447,7 @@ static void set_times(struct tree *t, uint64_t node, struct stat *st)
 {
 	const struct snapshot *s = tree_snapshot(t, node);
 	unsigned disk = node_disk(node);
-	struct image *img = t->img;
+	struct image *img = NULL;
 
 	if (s) {
 		st->st_mtim.tv_sec = s->date_sec;
@@ -455,7 +455,7 @@ static void set_times(struct tree *t, uint64_t node, struct stat *st)
 	} else {
 		if (disk >= DISK_LAYER_0 && !is_snapshot(disk))
 			img = layer_image(t, disk - DISK_LAYER_0);
-		st->st_mtim = file_stat(img->file)->st_mtim;
+		st->st_mtim = file_stat((img ? img : t->img)->file)->st_mtim;
 	}
 	st->st_atim = st->st_ctim = st->st_mtim;
 }
