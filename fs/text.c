@@ -13,6 +13,7 @@
 
 #include "fs/log.h"
 #include "image/fsprobe.h"
+#include "image/inspect.h"
 #include "image/report.h"
 
 #define READ_MAX (1u << 20)
@@ -103,10 +104,36 @@ static int report_partitions(struct report *r, struct tree *t)
 
 static bool write_info(struct report *r, struct tree *t, GError **error)
 {
+	struct image *img = tree_image(t);
+	bool good;
+
+	/* One object: what info says, then what only the mount knows. */
 	report_begin_object(r, NULL);
-	if (report_partitions(r, t))
-		log_read_error(tree_image(t), 0, 0, EIO);
+	good = image_info_rows(img, r, error);
+	if (good && report_partitions(r, t))
+		log_read_error(img, 0, 0, EIO);
 	report_end_object(r);
+	return good;
+}
+
+static bool write_map(struct report *r, struct image *img, GError **error)
+{
+	int ret = image_map_json(img, 0, img->size, r);
+
+	if (ret)
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "%s: cannot map: %s",
+			    img->filename, g_strerror(-ret));
+	return !ret;
+}
+
+static bool write_check(struct report *r, struct image *img, GError **error)
+{
+	const struct check_options options = {.repair = CHECK_REPAIR_NONE};
+	struct check_result result = {0};
+
+	if (!image_check(img, &options, &result, error))
+		return false;
+	check_result_json(img->filename, img->format->name, &result, r);
 	return true;
 }
 
@@ -115,8 +142,10 @@ static bool write_text(struct report *r, struct tree *t, uint64_t node, GError *
 	switch (node_leaf(node)) {
 	case LEAF_INFO:
 		return write_info(r, t, error);
+	case LEAF_MAP:
+		return write_map(r, tree_image(t), error);
 	default:
-		g_assert_not_reached();
+		return write_check(r, tree_image(t), error);
 	}
 }
 
