@@ -119,6 +119,6 @@ bool codec_try_read(const struct extent *e, uint64_t offset, void *buf, size_t l
 /* zero.c: moves in an iovec. Fills out (at least niov long) with bytes [skip, skip+len); entries
  * used. */
 int iov_slice(const struct iovec *iov, int niov, size_t skip, size_t len, struct iovec *out);
-void iov_zero(const struct iovec *iov, int niov, size_t skip, size_t len);
+void iov_zero(const struct iovec *iov, int niov);
 
 #endif

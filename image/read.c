@@ -74,7 +74,7 @@ static int read_extent(const struct extent *e, uint64_t offset, const struct iov
 	case EXTENT_ZERO:
 		break;
 	}
-	iov_zero(iov, niov, 0, SIZE_MAX);
+	iov_zero(iov, niov);
 	return 0;
 }
 
@@ -148,7 +148,7 @@ static int read_many(struct image *img, uint64_t offset, const struct iovec *iov
 
 		p.niov = iov_slice(iov, niov, done, p.len, slice);
 		if (e->kind == EXTENT_HOLE || e->kind == EXTENT_ZERO) {
-			iov_zero(slice, p.niov, 0, p.len);
+			iov_zero(slice, p.niov);
 		} else {
 			*coded = *coded || e->kind == EXTENT_CODED;
 			ready = read_at_once(&p);

@@ -29,37 +29,16 @@ bool buffer_is_zero(const void *buf, size_t len)
 
 int iov_slice(const struct iovec *iov, int niov, size_t skip, size_t len, struct iovec *out)
 {
-	int used = 0;
+	struct iov_walk w;
+	size_t got;
 
-	for (int i = 0; i < niov && len > 0; i++) {
-		size_t n;
-
-		if (skip >= iov[i].iov_len) {
-			skip -= iov[i].iov_len;
-			continue;
-		}
-		n = MIN(iov[i].iov_len - skip, len);
-		out[used].iov_base = (char *)iov[i].iov_base + skip;
-		out[used].iov_len = n;
-		used++;
-		len -= n;
-		skip = 0;
-	}
-	return used;
+	iov_walk_init(&w, iov, niov);
+	iov_walk_advance(&w, skip);
+	return iov_walk_peek(&w, out, niov, len, &got);
 }
 
-void iov_zero(const struct iovec *iov, int niov, size_t skip, size_t len)
+void iov_zero(const struct iovec *iov, int niov)
 {
-	for (int i = 0; i < niov && len > 0; i++) {
-		size_t n;
-
-		if (skip >= iov[i].iov_len) {
-			skip -= iov[i].iov_len;
-			continue;
-		}
-		n = MIN(iov[i].iov_len - skip, len);
-		memset((char *)iov[i].iov_base + skip, 0, n);
-		len -= n;
-		skip = 0;
-	}
+	for (int i = 0; i < niov; i++)
+		memset(iov[i].iov_base, 0, iov[i].iov_len);
 }
