@@ -8,6 +8,7 @@
 #define IMGFS_IMAGE_CORE_H
 
 #include "image/image.h"
+#include "io/iov.h"
 
 #define CHAIN_MAX	  1000 /* images in one chain; deeper ones are refused */
 #define NAME_MAX_IN_IMAGE 4095 /* bytes of a name found inside an image */
@@ -118,7 +119,6 @@ bool codec_try_read(const struct extent *e, uint64_t offset, void *buf, size_t l
 /* zero.c: moves in an iovec. Fills out (at least niov long) with bytes [skip, skip+len); entries
  * used. */
 int iov_slice(const struct iovec *iov, int niov, size_t skip, size_t len, struct iovec *out);
-size_t iov_total(const struct iovec *iov, int niov);
 void iov_zero(const struct iovec *iov, int niov, size_t skip, size_t len);
 
 #endif

@@ -27,15 +27,6 @@ bool buffer_is_zero(const void *buf, size_t len)
 	return memcmp(p, p + 16, len - 16) == 0;
 }
 
-size_t iov_total(const struct iovec *iov, int niov)
-{
-	size_t total = 0;
-
-	for (int i = 0; i < niov; i++)
-		total += iov[i].iov_len;
-	return total;
-}
-
 int iov_slice(const struct iovec *iov, int niov, size_t skip, size_t len, struct iovec *out)
 {
 	int used = 0;
