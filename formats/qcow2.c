@@ -102,7 +102,7 @@ static bool open_data(struct image *img, struct qcow2 *q, struct options *option
 			    "file");
 		return false;
 	} else {
-		q->data = image_open_named_file(img, name, error);
+		q->data = image_open_data_file(img, name, error);
 		if (!q->data)
 			return false;
 		const struct stat *a = file_stat(q->data), *b = file_stat(img->file);

@@ -157,12 +157,4 @@ struct snapshot {
 struct snapshot *snapshot_new(void);
 void snapshot_free(struct snapshot *s);
 
-/*
- * For drivers, in open: opens a file that img names inside itself (qcow2's data
- * file, vmdk's extents): the gate decides, then it is opened like img's main file
- * (cache mode, engine, locks, read-only unless img is writable). One reference, the
- * driver's. NULL and *error, a sentence that names the file. Implemented in open.c.
- */
-struct file *image_open_named_file(struct image *img, const char *name, GError **error);
-
 #endif

@@ -104,15 +104,13 @@ static bool report_specific(struct image *img, struct report *r, GError **error)
 	return ok;
 }
 
-bool image_info_json(struct image *img, struct report *r, GError **error)
+bool image_info_rows(struct image *img, struct report *r, GError **error)
 {
 	g_autoptr(GPtrArray) snapshots = image_snapshots(img, error);
 	int64_t allocated = image_allocated(img);
-	bool ok;
 
 	if (!snapshots)
 		return false;
-	report_begin_object(r, NULL);
 	report_string(r, "filename", img->filename);
 	report_string(r, "format", img->format->name);
 	report_uint(r, "virtual-size", img->size);
@@ -132,7 +130,15 @@ bool image_info_json(struct image *img, struct report *r, GError **error)
 			report_snapshot(r, g_ptr_array_index(snapshots, i));
 		report_end_array(r);
 	}
-	ok = report_specific(img, r, error);
+	return report_specific(img, r, error);
+}
+
+bool image_info_json(struct image *img, struct report *r, GError **error)
+{
+	bool ok;
+
+	report_begin_object(r, NULL);
+	ok = image_info_rows(img, r, error);
 	report_end_object(r);
 	return ok;
 }

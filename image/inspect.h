@@ -23,6 +23,7 @@ struct image;
  * names of 64 KiB), SIZE_MAX lists all. false and *error when the snapshots or the
  * driver's part cannot be read. May yield.
  */
+bool image_info_rows(struct image *img, struct report *r, GError **error); /* without the braces */
 bool image_info_json(struct image *img, struct report *r, GError **error);
 bool image_info_text(struct image *img, GString *out, size_t limit, GError **error);
 #define INFO_SNAPSHOT_LIMIT (1u << 20)

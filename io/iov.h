@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Walking through a vector of buffers without changing it. Internal to io/. */
+/* Walking through a vector of buffers without changing it: for io/ and image/. */
 #ifndef IMGFS_IO_IOV_H
 #define IMGFS_IO_IOV_H
 
