@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "fs/data.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs/log.h"
+#include "io/loop.h"
+
+/* ---- buffers: a few are kept by each thread, so that their pages stay warm ---- */
+
+#define SMALL (128u << 10)
+#define KEPT  8
+
+struct buffer_list {
+	void *free[KEPT];
+	unsigned count;
+};
+static __thread struct buffer_list small_buffers, large_buffers;
+
+static struct buffer_list *list_for(size_t size)
+{
+	return size <= SMALL ? &small_buffers : &large_buffers;
+}
+
+/* Aligned for O_DIRECT. NULL: no memory. */
+static void *buffer_get(size_t size)
+{
+	struct buffer_list *l = list_for(size);
+	void *buf;
+
+	assert(size <= DATA_READ_MAX);
+	if (l->count)
+		return l->free[--l->count];
+	if (posix_memalign(&buf, 4096, size <= SMALL ? SMALL : DATA_READ_MAX))
+		return NULL;
+	return buf;
+}
+
+static void buffer_put(void *buf, size_t size)
+{
+	struct buffer_list *l = list_for(size);
+
+	if (l->count < KEPT)
+		l->free[l->count++] = buf;
+	else
+		free(buf);
+}
+
+void data_thread_end(void)
+{
+	while (small_buffers.count)
+		free(small_buffers.free[--small_buffers.count]);
+	while (large_buffers.count)
+		free(large_buffers.free[--large_buffers.count]);
+}
+
+/* ---- reading ---- */
+
+#define ZEROES (64u << 10)
+static const uint8_t zeroes[ZEROES] __attribute__((aligned(4096)));
+
+static void reply_zeroes(fuse_req_t req, size_t size)
+{
+	struct iovec iov[DATA_READ_MAX / ZEROES];
+	int n = 0;
+
+	while (size) {
+		size_t part = MIN(size, ZEROES);
+
+		iov[n++] = (struct iovec){(void *)zeroes, part};
+		size -= part;
+	}
+	fuse_reply_iov(req, iov, n);
+}
+
+/* The first extent is there already; all others are left to image_read. */
+static int read_bytes(const struct window *w, const struct extent *e, uint64_t at, void *buf,
+		      size_t size)
+{
+	if (e->start <= at && e->start + e->len - at >= size)
+		return image_read_extent(w->img, e, at, buf, size);
+	return image_read(w->img, at, buf, size);
+}
+
+static bool is_zero(const struct extent *e)
+{
+	return e->kind == EXTENT_HOLE || e->kind == EXTENT_ZERO;
+}
+
+static void reply_read_error(fuse_req_t req, const struct window *w, uint64_t at, size_t size,
+			     int err)
+{
+	log_read_error(w->img, at, size, err);
+	/* Whatever was the cause (a corrupt table is EINVAL or so inside), readers
+	 * understand EIO; a lack of memory they may understand too. */
+	fuse_reply_err(req, err == ENOMEM ? ENOMEM : EIO);
+}
+
+void data_reply_read(fuse_req_t req, const struct window *w, uint64_t offset, size_t size)
+{
+	uint64_t at = w->start + offset;
+	struct extent e;
+	void *buf;
+	int ret;
+
+	if (offset >= w->size) {
+		fuse_reply_buf(req, NULL, 0);
+		return;
+	}
+	size = MIN(MIN(size, DATA_READ_MAX), w->size - offset);
+	ret = image_map(w->img, at, size, NULL, &e);
+	if (ret) {
+		reply_read_error(req, w, at, size, -ret);
+		return;
+	}
+	if (is_zero(&e) && e.len >= size) {
+		reply_zeroes(req, size);
+		return;
+	}
+	buf = buffer_get(size);
+	if (!buf) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	ret = read_bytes(w, &e, at, buf, size);
+	if (ret)
+		reply_read_error(req, w, at, size, -ret);
+	else
+		fuse_reply_buf(req, buf, size);
+	buffer_put(buf, size);
+}
+
+/* ---- holes ---- */
+
+/* Are the bytes from at on data, and how many of len are alike? */
+static int next_run(struct image *img, uint64_t at, uint64_t len, bool *is_data, uint64_t *run)
+{
+	struct extent e;
+	int ret = image_map_run(img, at, len, NULL, &e);
+
+	if (ret)
+		return ret;
+	*run = e.start + e.len - at;
+	*is_data = !is_zero(&e);
+	if (e.kind == EXTENT_DATA && (e.flags & EXTENT_MAYBE_SPARSE))
+		return file_extent(e.file, e.host + (at - e.start), *run, is_data, run);
+	return 0;
+}
+
+#define STEPS_BETWEEN_PAUSES 256
+
+int data_seek(const struct window *w, uint64_t offset, int whence, uint64_t *found)
+{
+	bool want = whence == SEEK_DATA;
+
+	if (offset >= w->size)
+		return -ENXIO;
+	for (unsigned steps = 1; offset < w->size; steps++) {
+		bool is_data;
+		uint64_t run;
+		int ret = next_run(w->img, w->start + offset, w->size - offset, &is_data, &run);
+
+		/* What cannot be mapped counts as data, so that reading it tells the error. */
+		if (ret) {
+			is_data = true;
+			run = MIN(w->size - offset, 65536 - offset % 65536);
+		}
+		if (is_data == want) {
+			*found = offset;
+			return 0;
+		}
+		offset += run;
+		if (steps % STEPS_BETWEEN_PAUSES == 0)
+			co_relax();
+	}
+	if (want)
+		return -ENXIO;
+	*found = w->size; /* there is always a hole at the end */
+	return 0;
+}
+
+/* ---- st_blocks ---- */
+
+#define COUNT_NS_MAX 4000000 /* a stat may take that long once */
+#define COUNT_PIECE  (UINT64_C(1) << 30)
+#define MEMO_MAX     65536
+
+/* Node -> blocks, of all loops: so they agree, and one of them counts. */
+static GMutex memo_lock;
+static GHashTable *memo;
+
+static bool memo_get(uint64_t node, uint64_t *blocks)
+{
+	uint64_t *value;
+
+	g_mutex_lock(&memo_lock);
+	value = memo ? g_hash_table_lookup(memo, &node) : NULL;
+	if (value)
+		*blocks = value[1];
+	g_mutex_unlock(&memo_lock);
+	return value;
+}
+
+/* Gives what is remembered: another loop may have been first. */
+static uint64_t memo_put(uint64_t node, uint64_t blocks)
+{
+	uint64_t pair[2] = {node, blocks}, *value;
+
+	g_mutex_lock(&memo_lock);
+	if (!memo)
+		memo = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+	value = g_hash_table_lookup(memo, &node);
+	if (value) {
+		blocks = value[1];
+	} else if (g_hash_table_size(memo) < MEMO_MAX) {
+		value = g_memdup2(pair, sizeof(pair));
+		g_hash_table_insert(memo, value, value);
+	}
+	g_mutex_unlock(&memo_lock);
+	return blocks;
+}
+
+void data_clear(void)
+{
+	g_mutex_lock(&memo_lock);
+	g_clear_pointer(&memo, g_hash_table_unref);
+	g_mutex_unlock(&memo_lock);
+}
+
+/* Bytes of data in the window; *hole: there is or may be one. */
+static uint64_t count_data(const struct window *w, bool *hole)
+{
+	uint64_t at = 0, data = 0, deadline = loop_now() + COUNT_NS_MAX;
+
+	*hole = false;
+	while (at < w->size) {
+		bool is_data;
+		uint64_t run;
+
+		if (next_run(w->img, w->start + at, MIN(w->size - at, COUNT_PIECE), &is_data,
+			     &run)) {
+			/* Damaged: all data, so that nobody skips what cannot be read. */
+			*hole = false;
+			return w->size;
+		}
+		if (is_data)
+			data += run;
+		else
+			*hole = true;
+		at += run;
+		if (at < w->size && loop_now() > deadline) {
+			double rest = (double)data / (double)at * (double)(w->size - at);
+
+			*hole = true;
+			return MAX(data + (uint64_t)rest, 1);
+		}
+	}
+	return data;
+}
+
+uint64_t data_blocks(const struct window *w, uint64_t node)
+{
+	uint64_t blocks, data;
+	bool hole;
+
+	if (memo_get(node, &blocks))
+		return blocks;
+	data = count_data(w, &hole);
+	blocks = data / 512 + (data % 512 != 0);
+	if (hole && blocks * 512 >= w->size)
+		blocks = (w->size - 1) / 512;
+	if (data && !blocks)
+		blocks = 1;
+	return memo_put(node, blocks);
+}

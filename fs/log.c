@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "fs/log.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "fs/daemonize.h"
+#include "image/image.h"
+
+#define CAUSES_MAX 1000 /* different ones that are told; a hostile image has more */
+
+static GMutex lock;
+static GHashTable *causes; /* sentences already told */
+
+void log_message(const char *format, ...)
+{
+	g_autofree char *text = NULL;
+	va_list args;
+
+	va_start(args, format);
+	text = g_strdup_vprintf(format, args);
+	va_end(args);
+	if (daemonize_is_background())
+		syslog(LOG_DAEMON | LOG_ERR, "%s", text);
+	else
+		fprintf(stderr, "imgfs: %s\n", text);
+}
+
+/* Takes the sentence over. Is it new? */
+static bool note(char *sentence, bool *last)
+{
+	bool is_new = false;
+
+	g_mutex_lock(&lock);
+	if (!causes)
+		causes = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+	if (g_hash_table_size(causes) < CAUSES_MAX)
+		is_new = g_hash_table_add(causes, sentence);
+	else
+		g_free(sentence);
+	*last = is_new && g_hash_table_size(causes) == CAUSES_MAX;
+	g_mutex_unlock(&lock);
+	return is_new;
+}
+
+void log_read_error(struct image *img, uint64_t offset, size_t len, int err)
+{
+	const char *why = image_fault_text(img);
+	g_autofree char *sentence = NULL;
+	bool last;
+
+	if (why)
+		sentence = g_strdup(why);
+	else
+		sentence =
+			g_strdup_printf("%s: reading %zu bytes at offset %" G_GUINT64_FORMAT ": %s",
+					img->filename, len, offset, g_strerror(err));
+	image_fault_clear(img);
+	if (!note(g_strdup(sentence), &last))
+		return;
+	log_message("%s", sentence);
+	if (last)
+		log_message("%s: more read errors are not logged", img->filename);
+}
+
+void log_clear(void)
+{
+	g_mutex_lock(&lock);
+	g_clear_pointer(&causes, g_hash_table_unref);
+	g_mutex_unlock(&lock);
+}

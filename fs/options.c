@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "fs/options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "image/image.h"
+
+enum word_kind {
+	WORD_FLAG,    /* bool */
+	WORD_TEXT,    /* =TEXT into a char * */
+	WORD_NUMBER,  /* =N into an uint64_t, at most limit */
+	WORD_OCTAL,   /* =OOO, the same */
+	WORD_SIZE,    /* =SIZE, the same, with a suffix */
+	WORD_LIST,    /* =TEXT, added to a GPtrArray */
+	WORD_KERNEL,  /* handed to the kernel as it is */
+	WORD_NOTHING, /* says what is so anyway, or speaks to mount(8) */
+	WORD_REFUSED, /* help says why */
+};
+
+struct word {
+	const char *name;
+	enum word_kind kind;
+	size_t offset;
+	uint64_t limit;
+	const char *help; /* NULL: not shown */
+};
+
+#define AT(field) offsetof(struct mount_options, field)
+
+static const struct word words[] = {
+	{"ro", WORD_NOTHING, 0, 0, "read-only: the image is never written to (the default)"},
+	{"allow_other", WORD_FLAG, AT(allow_other), 0,
+	 "other users may read too, as far as the image file's mode lets them"},
+	{"allow_root", WORD_FLAG, AT(allow_root), 0, "root may read too"},
+	{"auto_unmount", WORD_FLAG, AT(auto_unmount), 0, "unmount even if imgfs is killed"},
+	{"fsname=", WORD_TEXT, AT(fsname), 0, "first column of /proc/mounts (default: the image)"},
+	{"subtype=", WORD_TEXT, AT(subtype), 0, "type after \"fuse.\" (default: imgfs)"},
+	{"uid=", WORD_NUMBER, AT(uid), UINT32_MAX - 1, "owner of the files"},
+	{"gid=", WORD_NUMBER, AT(gid), UINT32_MAX - 1, "group of the files"},
+	{"umask=", WORD_OCTAL, AT(umask), 0777, "permissions to take away, octal"},
+	{"max_threads=", WORD_NUMBER, AT(max_threads), MOUNT_MAX_THREADS,
+	 "loops that answer (default: processors, at most 4)"},
+	{"cache_size=", WORD_SIZE, AT(cache_size), UINT64_C(1) << 40,
+	 "metadata cache (default: 32M)"},
+	{"format=", WORD_TEXT, AT(format), 0, "format of the image (default: probed)"},
+	{"snapshot=", WORD_TEXT, AT(snapshot), 0,
+	 "disk.raw shows this internal snapshot (ID or name)"},
+	{"allow_references=", WORD_LIST, AT(allow_references), 0,
+	 "open files named in the image below this directory, or \"any\""},
+	{"rw", WORD_REFUSED, 0, 0, "writing is not supported yet"},
+	/* What libfuse's programs accept, and what is always so here. */
+	{"default_permissions", WORD_NOTHING, 0, 0, NULL},
+	{"clone_fd", WORD_NOTHING, 0, 0, NULL},
+	{"kernel_cache", WORD_NOTHING, 0, 0, NULL},
+	{"use_ino", WORD_NOTHING, 0, 0, NULL},
+	{"nonempty", WORD_NOTHING, 0, 0, NULL},
+	/* The kernel's own. */
+	{"suid", WORD_KERNEL, 0, 0, NULL},
+	{"nosuid", WORD_KERNEL, 0, 0, NULL},
+	{"dev", WORD_KERNEL, 0, 0, NULL},
+	{"nodev", WORD_KERNEL, 0, 0, NULL},
+	{"exec", WORD_KERNEL, 0, 0, NULL},
+	{"noexec", WORD_KERNEL, 0, 0, NULL},
+	{"atime", WORD_KERNEL, 0, 0, NULL},
+	{"noatime", WORD_KERNEL, 0, 0, NULL},
+	{"sync", WORD_KERNEL, 0, 0, NULL},
+	{"async", WORD_KERNEL, 0, 0, NULL},
+	{"dirsync", WORD_KERNEL, 0, 0, NULL},
+	/* For mount(8), fstab and systemd. */
+	{"defaults", WORD_NOTHING, 0, 0, NULL},
+	{"auto", WORD_NOTHING, 0, 0, NULL},
+	{"noauto", WORD_NOTHING, 0, 0, NULL},
+	{"user", WORD_NOTHING, 0, 0, NULL},
+	{"user=", WORD_NOTHING, 0, 0, NULL},
+	{"nouser", WORD_NOTHING, 0, 0, NULL},
+	{"users", WORD_NOTHING, 0, 0, NULL},
+	{"owner", WORD_NOTHING, 0, 0, NULL},
+	{"group", WORD_NOTHING, 0, 0, NULL},
+	{"nofail", WORD_NOTHING, 0, 0, NULL},
+	{"fail", WORD_NOTHING, 0, 0, NULL},
+	{"_netdev", WORD_NOTHING, 0, 0, NULL},
+	{"relatime", WORD_NOTHING, 0, 0, NULL},
+	{"norelatime", WORD_NOTHING, 0, 0, NULL},
+	{"strictatime", WORD_NOTHING, 0, 0, NULL},
+	{"nostrictatime", WORD_NOTHING, 0, 0, NULL},
+	{"lazytime", WORD_NOTHING, 0, 0, NULL},
+	{"nolazytime", WORD_NOTHING, 0, 0, NULL},
+	{"diratime", WORD_NOTHING, 0, 0, NULL},
+	{"nodiratime", WORD_NOTHING, 0, 0, NULL},
+	{"iversion", WORD_NOTHING, 0, 0, NULL},
+	{"noiversion", WORD_NOTHING, 0, 0, NULL},
+	{"silent", WORD_NOTHING, 0, 0, NULL},
+	{"loud", WORD_NOTHING, 0, 0, NULL},
+	{"comment=", WORD_NOTHING, 0, 0, NULL},
+};
+
+static bool usage_error(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
+static bool usage_error(GError **error, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	if (error)
+		*error = g_error_new_valist(IMAGE_ERROR, IMAGE_ERROR_USAGE, format, args);
+	va_end(args);
+	return false;
+}
+
+static bool parse_number(const struct word *w, const char *value, uint64_t *number, GError **error)
+{
+	unsigned base = w->kind == WORD_OCTAL ? 8 : 10;
+
+	if (!g_ascii_string_to_unsigned(value, base, 0, w->limit, number, NULL))
+		return usage_error(error, "-o %s%s: not %s number of at most %" G_GUINT64_FORMAT,
+				   w->name, value, base == 8 ? "an octal" : "a", w->limit);
+	return true;
+}
+
+static bool set_text(char **text, const struct word *w, const char *value, GError **error)
+{
+	if (!*value)
+		return usage_error(error, "-o %s needs a value", w->name);
+	g_free(*text);
+	*text = g_strdup(value);
+	return true;
+}
+
+static bool apply_word(struct mount_options *o, const struct word *w, const char *value,
+		       GError **error)
+{
+	void *field = (char *)o + w->offset;
+
+	switch (w->kind) {
+	case WORD_FLAG:
+		*(bool *)field = true;
+		return true;
+	case WORD_TEXT:
+		return set_text(field, w, value, error);
+	case WORD_NUMBER:
+	case WORD_OCTAL:
+		return parse_number(w, value, field, error);
+	case WORD_SIZE:
+		/* Its own words are two lines, as qemu-img's. */
+		return units_parse(value, w->name, 0, w->limit, field, NULL) ||
+		       usage_error(error, "-o %s%s: not a size", w->name, value);
+	case WORD_LIST:
+		g_ptr_array_add(*(GPtrArray **)field, g_strdup(value));
+		return true;
+	case WORD_KERNEL:
+		g_string_append_printf(o->kernel, ",%s", w->name);
+		return true;
+	case WORD_NOTHING:
+		return true;
+	case WORD_REFUSED:
+		return usage_error(error, "-o %s: %s", w->name, w->help);
+	}
+	return true;
+}
+
+/* One word of -o, unescaped. */
+static bool parse_word(struct mount_options *o, const char *text, GError **error)
+{
+	const char *equals = strchr(text, '=');
+	size_t len = equals ? (size_t)(equals - text) + 1 : strlen(text);
+
+	/* x-systemd.automount and the like are for others; X- also for mount(8) alone. */
+	if (g_str_has_prefix(text, "x-") || g_str_has_prefix(text, "X-"))
+		return true;
+	for (unsigned i = 0; i < G_N_ELEMENTS(words); i++)
+		if (strlen(words[i].name) == len && !strncmp(words[i].name, text, len))
+			return apply_word(o, &words[i], text + len, error);
+	if (o->sloppy)
+		return true;
+	return usage_error(error, "-o %s: unknown option (imgfs --help lists them)", text);
+}
+
+/* "a,b=c\,d,e": a backslash takes the meaning from the character after it. */
+static bool parse_words(struct mount_options *o, const char *text, GError **error)
+{
+	g_autoptr(GString) word = g_string_new(NULL);
+
+	for (;; text++) {
+		if (*text == '\\' && text[1]) {
+			g_string_append_c(word, *++text);
+		} else if (*text && *text != ',') {
+			g_string_append_c(word, *text);
+		} else {
+			if (word->len && !parse_word(o, word->str, error))
+				return false;
+			g_string_truncate(word, 0);
+			if (!*text)
+				return true;
+		}
+	}
+}
+
+enum { OPTION_PIDFILE = 256 };
+
+static const struct option long_options[] = {
+	{"help", no_argument, NULL, 'h'},
+	{"version", no_argument, NULL, 'V'},
+	{"foreground", no_argument, NULL, 'f'},
+	{"debug", no_argument, NULL, 'd'},
+	{"single", no_argument, NULL, 's'},
+	{"options", required_argument, NULL, 'o'},
+	{"format", required_argument, NULL, 'F'},
+	{"pidfile", required_argument, NULL, OPTION_PIDFILE},
+	{NULL, 0, NULL, 0},
+};
+
+static bool parse_switch(struct mount_options *o, int c, GError **error)
+{
+	switch (c) {
+	case 'o':
+		return parse_words(o, optarg, error);
+	case 'F':
+		g_free(o->format);
+		o->format = g_strdup(optarg);
+		return true;
+	case 'f':
+		*(o->helper ? &o->fake : &o->foreground) = true;
+		return true;
+	case 's':
+		*(o->helper ? &o->sloppy : &o->single) = true;
+		return true;
+	case 'd':
+		o->debug = o->foreground = true;
+		return true;
+	case 'h':
+		o->help = true;
+		return true;
+	case 'V':
+		o->version = true;
+		return true;
+	case OPTION_PIDFILE:
+		g_free(o->pidfile);
+		o->pidfile = g_strdup(optarg);
+		return true;
+	case 'n': /* no mtab: there is none. v: says nothing more. N, t: mount(8) did it. */
+	case 'v':
+	case 'N':
+	case 't':
+		return true;
+	case ':':
+		return usage_error(error, "option -%c needs a value", optopt);
+	default:
+		if (optopt && optopt < 256)
+			return usage_error(error, "unknown option -%c (imgfs --help lists them)",
+					   optopt);
+		return usage_error(error, "unknown option (imgfs --help lists them)");
+	}
+}
+
+static bool check(const struct mount_options *o, GError **error)
+{
+	if (!o->image)
+		return usage_error(error, "no image was named (usage: imgfs [-o OPTIONS] IMAGE "
+					  "MOUNTPOINT)");
+	if (!o->mountpoint)
+		return usage_error(error,
+				   "%s: no mount point was named (usage: imgfs [-o OPTIONS] "
+				   "IMAGE MOUNTPOINT)",
+				   o->image);
+	if (o->allow_other && o->allow_root)
+		return usage_error(error, "-o allow_other and -o allow_root exclude each other");
+	return true;
+}
+
+bool mount_options_parse(struct mount_options *o, int argc, char **argv, GError **error)
+{
+	const char *slash = strrchr(argv[0] ? argv[0] : "", '/');
+	int c;
+
+	memset(o, 0, sizeof(*o));
+	o->uid = o->gid = UINT64_MAX;
+	o->allow_references = g_ptr_array_new_with_free_func(g_free);
+	o->kernel = g_string_new(NULL);
+	o->helper = g_str_has_prefix(slash ? slash + 1 : argv[0] ? argv[0] : "", "mount.");
+	optind = 0; /* glibc: start over, for tests that parse more than once */
+	opterr = 0;
+	/* mount(8) may give -s after -o: it counts for all words. */
+	for (int i = 1; o->helper && i < argc; i++)
+		if (!strcmp(argv[i], "-s"))
+			o->sloppy = true;
+	while ((c = getopt_long(argc, argv, ":o:F:fdshVnvN:t:", long_options, NULL)) != -1)
+		if (!parse_switch(o, c, error))
+			return false;
+	if (o->help || o->version)
+		return true;
+	if (optind < argc)
+		o->image = g_strdup(argv[optind++]);
+	if (optind < argc)
+		o->mountpoint = g_strdup(argv[optind++]);
+	if (optind < argc)
+		return usage_error(error, "%s: one argument too many", argv[optind]);
+	return check(o, error);
+}
+
+void mount_options_clear(struct mount_options *o)
+{
+	g_free(o->image);
+	g_free(o->mountpoint);
+	g_free(o->pidfile);
+	g_free(o->fsname);
+	g_free(o->subtype);
+	g_free(o->format);
+	g_free(o->snapshot);
+	if (o->allow_references)
+		g_ptr_array_unref(o->allow_references);
+	if (o->kernel)
+		g_string_free(o->kernel, TRUE);
+	memset(o, 0, sizeof(*o));
+}
+
+void mount_options_help(FILE *out)
+{
+	fputs("usage: imgfs [options] IMAGE MOUNTPOINT\n"
+	      "\n"
+	      "Shows a disk image with its backing files and internal snapshots as raw files.\n"
+	      "MOUNTPOINT is a directory, or a regular file, which then becomes the disk itself.\n"
+	      "Unmount with: fusermount3 -u MOUNTPOINT\n"
+	      "\n"
+	      "  -F, --format FORMAT    the same as -o format=FORMAT\n"
+	      "  -f, --foreground       stay in the foreground; messages go to stderr\n"
+	      "  -d, --debug            as -f, and tell each request\n"
+	      "  -s, --single           one loop only\n"
+	      "      --pidfile FILE     write the process number to FILE when mounted\n"
+	      "  -h, --help             this text\n"
+	      "  -V, --version          versions of imgfs and of libfuse\n"
+	      "  -o OPTION[,OPTION...]:\n",
+	      out);
+	for (unsigned i = 0; i < G_N_ELEMENTS(words); i++)
+		if (words[i].help)
+			fprintf(out, "      %-18s %s\n", words[i].name, words[i].help);
+	fputs("Options of mount(8) (nosuid, noexec, nofail, x-...) are accepted as well.\n", out);
+}

@@ -1,0 +1,687 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Threads: the main thread is worker 0. It opens the image first, so that an error is
+ * told once; then the other workers open theirs, each on its own thread, while the
+ * main thread mounts; serving begins when all are there. All watch the one
+ * /dev/fuse descriptor, and the kernel wakes one of them for a request: parallel readers
+ * spread, a single one stays where the caches are warm.
+ *
+ * Locks: session.lock guards `ready`, `go`, and each worker's `loop` pointer
+ * against being posted to after it ended. Nothing else is shared.
+ */
+#include "config.h"
+
+#include "fs/session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "fs/daemonize.h"
+#include "fs/data.h"
+#include "fs/log.h"
+#include "fs/ops.h"
+#include "fs/text.h"
+#include "image/cache.h"
+#include "io/co.h"
+#include "io/loop.h"
+#include "io/pool.h"
+
+#define IN_FLIGHT_MAX	64 /* requests of one loop that wait for I/O */
+#define THREADS_DEFAULT 4
+#define READ_AHEAD_KIB	4096 /* several requests of 1 MiB at a time */
+
+enum go { GO_WAIT, GO_SERVE, GO_HOME };
+
+struct session {
+	const struct mount_options *options;
+	struct fuse_session *fuse;
+	struct tree_look look;
+	struct worker workers[MOUNT_MAX_THREADS];
+	unsigned count; /* of workers */
+	GMutex lock;
+	GCond changed;
+	unsigned ready; /* workers that have opened, or failed to */
+	enum go go;
+	bool initialised, announced, stopping; /* atomic */
+	int pidfile;
+	enum mount_status status;
+};
+
+static __thread struct worker *this_worker;
+
+/* libfuse's last words before the mount stands: the cause of a failure. */
+static char *fuse_words;
+static bool mounted;
+
+struct worker *worker_self(void)
+{
+	return this_worker;
+}
+
+/* ---- serving ---- */
+
+struct start {
+	struct worker *worker;
+	void (*fn)(void *arg);
+	void *arg;
+};
+
+static void request_main(void *arg)
+{
+	struct start s = *(struct start *)arg;
+
+	s.fn(s.arg);
+	s.worker->in_flight--;
+	if (s.worker->receiver) {
+		co_wake(s.worker->receiver);
+		s.worker->receiver = NULL;
+	}
+}
+
+void worker_start(struct worker *w, void (*fn)(void *arg), void *arg)
+{
+	/* The coroutine runs at once and copies this before its first yield. */
+	struct start s = {w, fn, arg};
+
+	w->in_flight++;
+	co_spawn(request_main, &s);
+}
+
+/* Until at most `left` requests are in flight. */
+static void wait_in_flight(struct worker *w, unsigned left)
+{
+	while (w->in_flight > left) {
+		w->receiver = co_self();
+		co_yield();
+	}
+}
+
+static void stop_worker(void *arg)
+{
+	struct worker *w = arg;
+
+	w->stop = true;
+	if (w->watch)
+		watch_cancel(w->watch);
+}
+
+/* Makes every worker stop. From any of their threads. */
+static void session_stop(struct session *s)
+{
+	if (__atomic_exchange_n(&s->stopping, true, __ATOMIC_ACQ_REL))
+		return;
+	g_mutex_lock(&s->lock);
+	for (unsigned i = 0; i < s->count; i++)
+		if (s->workers[i].loop)
+			loop_post(s->workers[i].loop, stop_worker, &s->workers[i]);
+	g_mutex_unlock(&s->lock);
+}
+
+void session_initialised(struct session *s)
+{
+	__atomic_store_n(&s->initialised, true, __ATOMIC_RELEASE);
+}
+
+/*
+ * The kernel caps read-ahead at 128 KiB and lets only root raise it; whoever
+ * may not lives with that. The device number comes from the kernel's own memory
+ * (DONT_SYNC): a plain stat would be a request to ourselves.
+ */
+static void raise_read_ahead(const char *mountpoint)
+{
+	struct statx st;
+	char path[64], text[16];
+	int fd, len;
+
+	if (statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &st) < 0)
+		return;
+	g_snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", st.stx_dev_major,
+		   st.stx_dev_minor);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	len = g_snprintf(text, sizeof(text), "%d\n", READ_AHEAD_KIB);
+	if (write(fd, text, (size_t)len) < 0)
+		log_message("%s: %s", path, g_strerror(errno));
+	close(fd);
+}
+
+static void write_pid(struct session *s)
+{
+	char text[24];
+	int len = g_snprintf(text, sizeof(text), "%d\n", (int)getpid());
+
+	if (s->pidfile < 0)
+		return;
+	if (write(s->pidfile, text, (size_t)len) != len)
+		log_message("%s: %s", s->options->pidfile, g_strerror(errno));
+	close(s->pidfile);
+	s->pidfile = -1;
+}
+
+/* INIT was answered: the files are there. */
+static void announce(struct session *s)
+{
+	if (!__atomic_load_n(&s->initialised, __ATOMIC_ACQUIRE) ||
+	    __atomic_exchange_n(&s->announced, true, __ATOMIC_ACQ_REL))
+		return;
+	raise_read_ahead(s->options->mountpoint);
+	write_pid(s);
+	daemonize_ready();
+}
+
+/* Takes requests until the mount is gone or stop is said. */
+static void receive(struct worker *w)
+{
+	struct session *s = w->session;
+	unsigned since_pause = 0;
+
+	while (!w->stop) {
+		int ret = fuse_session_receive_buf(s->fuse, &w->buf);
+
+		if (ret == -EINTR)
+			continue;
+		if (ret == -EAGAIN) {
+			since_pause = 0;
+			if (watch_wait(w->watch) == -ECANCELED)
+				break;
+			continue;
+		}
+		if (ret <= 0)
+			break;
+		fuse_session_process_buf(s->fuse, &w->buf);
+		if (!__atomic_load_n(&s->announced, __ATOMIC_RELAXED))
+			announce(s);
+		wait_in_flight(w, IN_FLIGHT_MAX - 1);
+		/* Others of this loop, such as finished I/O, must get their turn. */
+		if (++since_pause >= (w->in_flight ? 4 : 64)) {
+			since_pause = 0;
+			co_relax();
+		}
+	}
+	session_stop(s);
+	wait_in_flight(w, 0);
+}
+
+static bool make_watch(struct worker *w, GError **error)
+{
+	w->watch = watch_new(fuse_session_fd(w->session->fuse), POLLIN, true, error);
+	return w->watch;
+}
+
+/* ---- opening ---- */
+
+static void warn(void *arg, const char *sentence)
+{
+	log_message("%s", sentence);
+}
+
+static struct gate *make_gate(const struct mount_options *o, GError **error)
+{
+	struct gate *gate = gate_new(o->allow_references->len ? GATE_DIRS : GATE_DEFAULT);
+
+	for (unsigned i = 0; i < o->allow_references->len; i++) {
+		if (!gate_allow(gate, g_ptr_array_index(o->allow_references, i), error)) {
+			gate_free(gate);
+			return NULL;
+		}
+	}
+	return gate;
+}
+
+/* The budget of the metadata cache is that of the mount: each tree gets its share. */
+static bool open_worker(struct worker *w, GError **error)
+{
+	struct session *s = w->session;
+	struct image_open_options open = {.format = s->options->format, .aio = AIO_AUTO};
+	size_t cache = s->options->cache_size ? s->options->cache_size : CACHE_DEFAULT_SIZE;
+
+	open.cache_size = MAX(cache / s->count, 1);
+	open.warn = w->number == 0 ? warn : NULL;
+	w->gate = open.gate = make_gate(s->options, error);
+	if (!w->gate)
+		return false;
+	w->img = image_open(s->options->image, &open, error);
+	return w->img;
+}
+
+static bool plant_tree(struct worker *w, GError **error)
+{
+	w->tree = tree_new(w->img, w->session->options->snapshot, &w->session->look, error);
+	return w->tree;
+}
+
+static void close_worker(struct worker *w)
+{
+	tree_free(w->tree);
+	image_unref(w->img);
+	gate_free(w->gate);
+	watch_free(w->watch);
+	free(w->buf.mem);
+	data_thread_end();
+	w->tree = NULL;
+	w->img = NULL;
+	w->watch = NULL;
+}
+
+/* Somebody may have put another file under the name since the first worker opened it. */
+static bool same_chain(struct image *a, struct image *b)
+{
+	for (; a && b; a = a->backing, b = b->backing) {
+		const struct stat *sa = file_stat(a->file), *sb = file_stat(b->file);
+
+		if (sa->st_dev != sb->st_dev || sa->st_ino != sb->st_ino || a->size != b->size ||
+		    a->format != b->format)
+			return false;
+	}
+	return !a && !b;
+}
+
+/* ---- the other workers ---- */
+
+static bool wait_for_go(struct worker *w)
+{
+	struct session *s = w->session;
+	bool serve;
+
+	g_mutex_lock(&s->lock);
+	s->ready++;
+	g_cond_broadcast(&s->changed);
+	while (s->go == GO_WAIT)
+		g_cond_wait(&s->changed, &s->lock);
+	serve = s->go == GO_SERVE;
+	g_mutex_unlock(&s->lock);
+	return serve;
+}
+
+static int worker_main(void *arg)
+{
+	struct worker *w = arg;
+	struct session *s = w->session;
+	bool good = open_worker(w, NULL) && same_chain(w->img, s->workers[0].img) &&
+		    plant_tree(w, NULL);
+
+	/* One loop fewer is no failure: the first one serves all. A stop that was said before
+	 * there was a watch is a post that runs when receive first waits. */
+	if (wait_for_go(w) && good && make_watch(w, NULL))
+		receive(w);
+	return 0;
+}
+
+static void *worker_thread(void *arg)
+{
+	struct worker *w = arg;
+	struct session *s = w->session;
+	struct loop *loop = loop_new(NULL);
+
+	this_worker = w;
+	if (!loop) {
+		wait_for_go(w);
+		return NULL;
+	}
+	g_mutex_lock(&s->lock);
+	w->loop = loop;
+	g_mutex_unlock(&s->lock);
+	loop_run(loop, worker_main, w);
+	g_mutex_lock(&s->lock);
+	w->loop = NULL;
+	g_mutex_unlock(&s->lock);
+	close_worker(w);
+	loop_free(loop);
+	return NULL;
+}
+
+static void start_workers(struct session *s)
+{
+	for (unsigned i = 1; i < s->count; i++) {
+		struct worker *w = &s->workers[i];
+
+		w->thread = g_thread_try_new("imgfs", worker_thread, w, NULL);
+		if (!w->thread) {
+			g_mutex_lock(&s->lock);
+			s->ready++;
+			g_mutex_unlock(&s->lock);
+		}
+	}
+}
+
+static void wait_until_opened(struct session *s)
+{
+	g_mutex_lock(&s->lock);
+	while (s->ready < s->count - 1)
+		g_cond_wait(&s->changed, &s->lock);
+	g_mutex_unlock(&s->lock);
+}
+
+static void say_go(struct session *s, enum go go)
+{
+	g_mutex_lock(&s->lock);
+	s->go = go;
+	g_cond_broadcast(&s->changed);
+	g_mutex_unlock(&s->lock);
+}
+
+static void join_workers(struct session *s)
+{
+	for (unsigned i = 1; i < s->count; i++)
+		if (s->workers[i].thread)
+			g_thread_join(s->workers[i].thread);
+}
+
+/* ---- signals ---- */
+
+static void signal_set(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGHUP);
+}
+
+struct signals {
+	struct session *session;
+	int fd;
+	struct watch *watch;
+	bool done;
+	struct co *joiner;
+};
+
+/* What signalfd only showed stays pending, and would kill once it is not blocked. */
+static void take_signals(int fd)
+{
+	struct signalfd_siginfo info;
+
+	while (read(fd, &info, sizeof(info)) > 0)
+		;
+}
+
+static void signal_main(void *arg)
+{
+	struct signals *g = arg;
+
+	if (watch_wait(g->watch) == 0) {
+		sigset_t set;
+
+		take_signals(g->fd);
+		/* A second signal ends a mount whose last requests hang. */
+		signal_set(&set);
+		pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+		session_stop(g->session);
+	}
+	g->done = true;
+	if (g->joiner)
+		co_wake(g->joiner);
+}
+
+/* Serves on the main thread with an eye on signals. */
+static void serve(struct session *s)
+{
+	struct signals g = {.session = s};
+	sigset_t set;
+
+	signal_set(&set);
+	g.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	g.watch = g.fd >= 0 ? watch_new(g.fd, POLLIN, false, NULL) : NULL;
+	if (g.watch)
+		co_spawn(signal_main, &g);
+	receive(&s->workers[0]);
+	if (g.watch) {
+		watch_cancel(g.watch);
+		if (!g.done) {
+			g.joiner = co_self();
+			co_yield();
+		}
+		watch_free(g.watch);
+	}
+	if (g.fd >= 0)
+		close(g.fd);
+}
+
+/* ---- mounting ---- */
+
+static void fuse_log_line(enum fuse_log_level level, const char *format, va_list args)
+{
+	char *line = g_strdup_vprintf(format, args);
+
+	g_strchomp(line);
+	if (!mounted && level <= FUSE_LOG_WARNING) {
+		g_free(fuse_words);
+		fuse_words = line;
+		return;
+	}
+	if (level == FUSE_LOG_DEBUG)
+		fprintf(stderr, "%s\n", line);
+	else
+		log_message("%s", line);
+	g_free(line);
+}
+
+static void add_option(char **all, const char *key, const char *value)
+{
+	g_autofree char *word = g_strconcat(key, value, NULL);
+
+	fuse_opt_add_opt_escaped(all, word);
+}
+
+static char *fuse_options(const struct mount_options *o)
+{
+	char *all = NULL;
+	g_autofree char *real = realpath(o->image, NULL);
+
+	add_option(&all, "fsname=", o->fsname ? o->fsname : real ? real : o->image);
+	add_option(&all, "subtype=", o->subtype ? o->subtype : "imgfs");
+	fuse_opt_add_opt(&all, "ro,default_permissions");
+	if (o->allow_other || o->allow_root)
+		fuse_opt_add_opt(&all, o->allow_other ? "allow_other" : "allow_root");
+	if (o->auto_unmount)
+		fuse_opt_add_opt(&all, "auto_unmount");
+	if (o->kernel->len)
+		fuse_opt_add_opt(&all, o->kernel->str + 1);
+	return all;
+}
+
+/*
+ * Without allow_other only the user who mounts comes here, so the files are
+ * theirs. With it others come too: then owner, group and mode of the image file decide, as
+ * they would without us.
+ */
+static void set_look(struct session *s, struct image *img, bool single_file)
+{
+	const struct mount_options *o = s->options;
+	const struct stat *st = file_stat(img->file);
+	mode_t mode = o->allow_other ? st->st_mode & 0444 : 0400;
+
+	mode &= ~(mode_t)o->umask;
+	s->look.uid = o->uid != UINT64_MAX ? (uid_t)o->uid : o->allow_other ? st->st_uid : getuid();
+	s->look.gid = o->gid != UINT64_MAX ? (gid_t)o->gid : o->allow_other ? st->st_gid : getgid();
+	s->look.file_mode = mode;
+	s->look.dir_mode = mode | mode >> 2; /* who may read may enter */
+	s->look.single_file = single_file;
+}
+
+static bool mount_error(GError **error, const struct mount_options *o, const char *why)
+{
+	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "%s: cannot mount on %s: %s", o->image,
+		    o->mountpoint, fuse_words ? fuse_words : why);
+	return false;
+}
+
+static bool mount_it(struct session *s, GError **error)
+{
+	const struct mount_options *o = s->options;
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	char *words = fuse_options(o);
+	int flags;
+
+	fuse_opt_add_arg(&args, "imgfs");
+	fuse_opt_add_arg(&args, "-o");
+	fuse_opt_add_arg(&args, words);
+	if (o->debug)
+		fuse_opt_add_arg(&args, "-d");
+	free(words);
+	s->fuse = fuse_session_new(&args, &fs_operations, sizeof(fs_operations), s);
+	fuse_opt_free_args(&args);
+	if (!s->fuse)
+		return mount_error(error, o, "libfuse refuses the options");
+	if (fuse_session_mount(s->fuse, o->mountpoint) < 0)
+		return mount_error(error, o, "see the message above");
+	flags = fcntl(fuse_session_fd(s->fuse), F_GETFL);
+	if (flags < 0 || fcntl(fuse_session_fd(s->fuse), F_SETFL, flags | O_NONBLOCK) < 0)
+		return mount_error(error, o, g_strerror(errno));
+	mounted = true;
+	return true;
+}
+
+static void unmount_it(struct session *s)
+{
+	if (!s->fuse)
+		return;
+	fuse_session_unmount(s->fuse);
+	fuse_session_destroy(s->fuse);
+	s->fuse = NULL;
+}
+
+/* false: neither a directory nor a regular file, or not there. */
+static bool judge_mountpoint(const struct mount_options *o, bool *single_file, GError **error)
+{
+	struct stat st;
+	const char *why = NULL;
+
+	if (stat(o->mountpoint, &st) < 0)
+		why = errno == ENOTCONN ? "a mount whose program is gone is there (fusermount3 -u "
+					  "removes it)"
+					: g_strerror(errno);
+	else if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
+		why = "neither a directory nor a regular file";
+	if (why) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE, "mount point %s: %s",
+			    o->mountpoint, why);
+		return false;
+	}
+	*single_file = S_ISREG(st.st_mode);
+	return true;
+}
+
+static bool open_pidfile(struct session *s, GError **error)
+{
+	const char *name = s->options->pidfile;
+
+	if (!name)
+		return true;
+	s->pidfile = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	if (s->pidfile < 0)
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "%s: %s", name,
+			    g_strerror(errno));
+	return s->pidfile >= 0;
+}
+
+/* ---- the whole ---- */
+
+static bool set_up(struct session *s, GError **error)
+{
+	struct worker *w = &s->workers[0];
+	bool single_file;
+
+	if (!judge_mountpoint(s->options, &single_file, error) || !open_pidfile(s, error) ||
+	    !open_worker(w, error))
+		return false;
+	set_look(s, w->img, single_file);
+	if (!plant_tree(w, error))
+		return false;
+	start_workers(s);
+	if (!mount_it(s, error) || !make_watch(w, error))
+		return false;
+	wait_until_opened(s);
+	return true;
+}
+
+static int main_worker(void *arg)
+{
+	struct session *s = arg;
+	g_autoptr(GError) error = NULL;
+
+	if (set_up(s, &error)) {
+		say_go(s, GO_SERVE);
+		serve(s);
+		if (!__atomic_load_n(&s->announced, __ATOMIC_ACQUIRE))
+			mount_error(&error, s->options, "unmounted before it was ready");
+	} else {
+		say_go(s, GO_HOME);
+	}
+	join_workers(s);
+	unmount_it(s);
+	if (error)
+		s->status = (enum mount_status)daemonize_failed(MOUNT_FAILED, error->message);
+	return 0;
+}
+
+/* Each loop opens every file of the chain. */
+static void raise_file_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+static unsigned worker_count(const struct mount_options *o)
+{
+	unsigned processors = g_get_num_processors();
+
+	if (o->single)
+		return 1;
+	if (o->max_threads)
+		return (unsigned)o->max_threads;
+	return MIN(processors, THREADS_DEFAULT);
+}
+
+int session_main(const struct mount_options *options)
+{
+	g_autoptr(GError) error = NULL;
+	struct session s = {.options = options, .pidfile = -1};
+	sigset_t set;
+
+	s.count = worker_count(options);
+	g_mutex_init(&s.lock);
+	g_cond_init(&s.changed);
+	for (unsigned i = 0; i < s.count; i++) {
+		s.workers[i].session = &s;
+		s.workers[i].number = i;
+	}
+	signal_set(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	fuse_set_log_func(fuse_log_line);
+	raise_file_limit();
+	this_worker = &s.workers[0];
+	s.workers[0].loop = loop_new(&error);
+	if (!s.workers[0].loop)
+		return daemonize_failed(MOUNT_SYSTEM, error->message);
+	loop_run(s.workers[0].loop, main_worker, &s);
+	close_worker(&s.workers[0]);
+	loop_free(s.workers[0].loop);
+	pool_shutdown();
+	if (s.pidfile >= 0)
+		close(s.pidfile);
+	if (options->pidfile && s.announced)
+		unlink(options->pidfile);
+	data_clear();
+	text_clear();
+	log_clear();
+	codec_cache_clear();
+	g_clear_pointer(&fuse_words, g_free);
+	g_mutex_clear(&s.lock);
+	g_cond_clear(&s.changed);
+	return s.status;
+}

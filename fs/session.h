@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The mount from open to unmount: loops that take requests off /dev/fuse. Each
+ * loop is a thread with an open image and a tree of its own; a request is
+ * answered by a coroutine of the loop that took it.
+ */
+#ifndef IMGFS_FS_SESSION_H
+#define IMGFS_FS_SESSION_H
+
+#include <stdbool.h>
+
+#include "fs/fuse.h"
+#include "fs/options.h"
+#include "fs/tree.h"
+
+struct session;
+
+/* One loop's part. */
+struct worker {
+	struct session *session;
+	unsigned number;
+	struct tree *tree;
+	/* Private to session.c: */
+	struct loop *loop;
+	GThread *thread;
+	struct image *img;
+	struct gate *gate;
+	struct watch *watch;
+	struct co *receiver; /* waits for in_flight to fall; NULL: does not */
+	unsigned in_flight;
+	bool stop;
+	struct fuse_buf buf;
+};
+
+/*
+ * Opens, mounts, serves until unmounted or told by a signal, and cleans up.
+ * Reports by daemonize_ready or daemonize_failed; returns the exit status.
+ */
+int session_main(const struct mount_options *options);
+
+/* The calling thread's; only in requests. */
+struct worker *worker_self(void);
+/* Starts fn(arg) as a coroutine that counts as a request in flight. */
+void worker_start(struct worker *w, void (*fn)(void *arg), void *arg);
+/* INIT came: called by the handler; the session goes on when it was answered. */
+void session_initialised(struct session *s);
+
+#endif

@@ -1,0 +1,487 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "fs/tree.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fs/names.h"
+#include "io/co.h"
+
+#define VIEWS_MAX 64 /* disks kept open at a time beside those in use */
+
+/* A disk that somebody looked at: its image and, when it was asked for, its table. */
+struct tree_view {
+	unsigned disk, users;
+	uint64_t used; /* the tree's clock when last used */
+	struct image *img;
+	struct partition_table *partitions;
+};
+
+struct tree {
+	struct image *img, *top; /* top: a view of img with -o snapshot= */
+	const struct tree_look *look;
+	GPtrArray *layers;    /* of char *: names, top first */
+	GPtrArray *snapshots; /* of struct snapshot; NULL until asked for */
+	GPtrArray *snapshot_names;
+	GHashTable *snapshot_index; /* name -> index; owns the names */
+	GHashTable *views;	    /* disk -> struct tree_view */
+	uint64_t clock;
+	struct co_mutex opening; /* views, tables and lists are made by one coroutine */
+};
+
+static const struct {
+	const char *name;
+	enum tree_leaf leaf;
+} root_entries[] = {
+	{"disk.raw", LEAF_DISK},       {"partitions", LEAF_PARTITIONS}, {"layers", LEAF_LAYERS},
+	{"snapshots", LEAF_SNAPSHOTS}, {"info.json", LEAF_INFO},	{"map.json", LEAF_MAP},
+	{"check.json", LEAF_CHECK},
+};
+#define SNAPSHOT_ENTRIES 2 /* of them: disk.raw and partitions */
+
+/* Base name without its last extension: "top" of /a/top.qcow2. */
+static char *layer_name(struct image *layer, unsigned depth)
+{
+	g_autofree char *base = g_path_get_basename(layer->filename ? layer->filename : "disk");
+	char *dot = strrchr(base, '.');
+	g_autofree char *name = NULL;
+
+	if (dot && dot != base)
+		*dot = '\0';
+	name = name_escape(base, NAME_LEN_MAX - 20);
+	return g_strdup_printf("%u-%s.raw", depth, name);
+}
+
+static void view_free(void *data)
+{
+	struct tree_view *v = data;
+
+	partition_table_free(v->partitions);
+	image_unref(v->img);
+	g_free(v);
+}
+
+struct tree *tree_new(struct image *img, const char *snapshot, const struct tree_look *look,
+		      GError **error)
+{
+	struct tree *t = g_new0(struct tree, 1);
+
+	t->img = image_ref(img);
+	t->look = look;
+	t->layers = g_ptr_array_new_with_free_func(g_free);
+	t->views = g_hash_table_new_full(NULL, NULL, NULL, view_free);
+	if (snapshot) {
+		g_autoptr(GPtrArray) list = image_snapshots(img, error);
+		int index = list ? image_find_snapshot(list, snapshot, error) : -1;
+
+		t->top = index >= 0 ? image_view(img, (unsigned)index, error) : NULL;
+		if (!t->top) {
+			tree_free(t);
+			return NULL;
+		}
+	} else {
+		t->top = image_ref(img);
+	}
+	for (struct image *l = img; l; l = l->backing)
+		g_ptr_array_add(t->layers, layer_name(l, t->layers->len));
+	return t;
+}
+
+void tree_free(struct tree *t)
+{
+	if (!t)
+		return;
+	g_hash_table_unref(t->views);
+	g_ptr_array_unref(t->layers);
+	if (t->snapshots)
+		g_ptr_array_unref(t->snapshots);
+	if (t->snapshot_names)
+		g_ptr_array_unref(t->snapshot_names);
+	if (t->snapshot_index)
+		g_hash_table_unref(t->snapshot_index);
+	image_unref(t->top);
+	image_unref(t->img);
+	g_free(t);
+}
+
+struct image *tree_image(struct tree *t)
+{
+	return t->img;
+}
+
+/* ---- snapshots ---- */
+
+/* Names of all, made when the first is asked for. Called with the mutex. */
+static int list_snapshots(struct tree *t)
+{
+	g_autoptr(GError) error = NULL;
+	GPtrArray *list;
+
+	if (t->snapshots)
+		return 0;
+	list = image_snapshots(t->img, &error);
+	if (!list)
+		return -EIO;
+	if (list->len > UINT16_MAX + 1)
+		g_ptr_array_set_size(list, UINT16_MAX + 1);
+	t->snapshot_names = g_ptr_array_sized_new(list->len);
+	t->snapshot_index = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+	for (unsigned i = 0; i < list->len; i++) {
+		const struct snapshot *s = g_ptr_array_index(list, i);
+		const char *name = name_unique(t->snapshot_index, s->name ? s->name : "",
+					       s->id ? s->id : "", i);
+
+		g_ptr_array_add(t->snapshot_names, (char *)name);
+	}
+	/* name_unique used it as a set; the values come now, keys stay as they are. */
+	for (unsigned i = 0; i < list->len; i++) {
+		char *name = g_ptr_array_index(t->snapshot_names, i);
+
+		g_hash_table_steal(t->snapshot_index, name);
+		g_hash_table_insert(t->snapshot_index, name, GUINT_TO_POINTER(i));
+	}
+	t->snapshots = list;
+	return 0;
+}
+
+static int need_snapshots(struct tree *t)
+{
+	int ret;
+
+	if (t->snapshots)
+		return 0;
+	co_mutex_lock(&t->opening);
+	ret = list_snapshots(t);
+	co_mutex_unlock(&t->opening);
+	return ret;
+}
+
+static bool is_snapshot(unsigned disk)
+{
+	return disk >= DISK_SNAPSHOT_0;
+}
+
+const struct snapshot *tree_snapshot(struct tree *t, uint64_t node)
+{
+	unsigned disk = node_disk(node);
+
+	if (!is_snapshot(disk) || need_snapshots(t) || disk - DISK_SNAPSHOT_0 >= t->snapshots->len)
+		return NULL;
+	return g_ptr_array_index(t->snapshots, disk - DISK_SNAPSHOT_0);
+}
+
+/* ---- disks ---- */
+
+static struct image *layer_image(struct tree *t, unsigned depth)
+{
+	struct image *l = t->img;
+
+	while (l && depth--)
+		l = l->backing;
+	return l;
+}
+
+/* Makes room: the view that was idle longest goes. */
+static void drop_idle_view(struct tree *t)
+{
+	GHashTableIter iter;
+	struct tree_view *v, *oldest = NULL;
+
+	if (g_hash_table_size(t->views) < VIEWS_MAX)
+		return;
+	g_hash_table_iter_init(&iter, t->views);
+	while (g_hash_table_iter_next(&iter, NULL, (void **)&v))
+		if (!v->users && (!oldest || v->used < oldest->used))
+			oldest = v;
+	if (oldest)
+		g_hash_table_remove(t->views, GUINT_TO_POINTER(oldest->disk));
+}
+
+/* Called with the mutex. */
+static int open_view(struct tree *t, unsigned disk, struct image **img)
+{
+	g_autoptr(GError) error = NULL;
+	int ret;
+
+	if (disk == DISK_TOP) {
+		*img = image_ref(t->top);
+		return 0;
+	}
+	if (!is_snapshot(disk)) {
+		struct image *layer = layer_image(t, disk - DISK_LAYER_0);
+
+		*img = layer ? image_ref(layer) : NULL;
+		return layer ? 0 : -ENOENT;
+	}
+	ret = list_snapshots(t);
+	if (ret)
+		return ret;
+	if (disk - DISK_SNAPSHOT_0 >= t->snapshots->len)
+		return -ENOENT;
+	*img = image_view(t->img, disk - DISK_SNAPSHOT_0, &error);
+	if (!*img)
+		image_fault(t->img, EIO, 0, "snapshot %u: %s", disk - DISK_SNAPSHOT_0,
+			    error->message);
+	return *img ? 0 : -EIO;
+}
+
+static int view_get(struct tree *t, unsigned disk, struct tree_view **view)
+{
+	struct tree_view *v = g_hash_table_lookup(t->views, GUINT_TO_POINTER(disk));
+	int ret = 0;
+
+	if (!v) {
+		co_mutex_lock(&t->opening);
+		v = g_hash_table_lookup(t->views, GUINT_TO_POINTER(disk));
+		if (!v) {
+			struct image *img;
+
+			ret = open_view(t, disk, &img);
+			if (!ret) {
+				drop_idle_view(t);
+				v = g_new0(struct tree_view, 1);
+				v->disk = disk;
+				v->img = img;
+				g_hash_table_insert(t->views, GUINT_TO_POINTER(disk), v);
+			}
+		}
+		co_mutex_unlock(&t->opening);
+		if (ret)
+			return ret;
+	}
+	v->users++;
+	v->used = ++t->clock;
+	*view = v;
+	return 0;
+}
+
+int tree_partitions(struct tree *t, struct window *w, const struct partition_table **table)
+{
+	struct tree_view *v = w->view;
+	int ret = 0;
+
+	if (!v->partitions) {
+		co_mutex_lock(&t->opening);
+		if (!v->partitions)
+			ret = partition_table_of_image(v->img, &v->partitions);
+		co_mutex_unlock(&t->opening);
+	}
+	*table = v->partitions;
+	return ret;
+}
+
+const struct partition *tree_partition(struct tree *t, struct window *w, uint64_t node)
+{
+	const struct partition_table *table;
+
+	if (!node_is_partition(node) || tree_partitions(t, w, &table))
+		return NULL;
+	return partition_find(table, node_leaf(node) - LEAF_PARTITION_0);
+}
+
+/* The disk that a directory or a file of it belongs to, whole. */
+static int disk_window(struct tree *t, uint64_t node, struct window *w)
+{
+	int ret = view_get(t, node_disk(node), &w->view);
+
+	if (ret)
+		return ret;
+	w->img = w->view->img;
+	w->start = 0;
+	w->size = w->img->size;
+	return 0;
+}
+
+/* The root of a single-file mount is the disk. */
+static uint64_t real_node(const struct tree *t, uint64_t node)
+{
+	if (t->look->single_file && node == node_make(DISK_TOP, LEAF_DIR))
+		return node_make(DISK_TOP, LEAF_DISK);
+	return node;
+}
+
+bool tree_node_is_disk(const struct tree *t, uint64_t node)
+{
+	return node_is_disk(real_node(t, node));
+}
+
+int tree_window(struct tree *t, uint64_t node, struct window *w)
+{
+	const struct partition_table *table;
+	const struct partition *p = NULL;
+	int ret;
+
+	node = real_node(t, node);
+	if (!node_is_disk(node))
+		return -ENOENT;
+	ret = disk_window(t, node, w);
+	if (ret || !node_is_partition(node))
+		return ret;
+	ret = tree_partitions(t, w, &table);
+	if (!ret)
+		p = partition_find(table, node_leaf(node) - LEAF_PARTITION_0);
+	if (!p) {
+		tree_window_put(t, w);
+		return ret ? ret : -ENOENT;
+	}
+	w->start = p->start;
+	w->size = p->len;
+	return 0;
+}
+
+void tree_window_put(struct tree *t, struct window *w)
+{
+	w->view->users--;
+	w->view = NULL;
+}
+
+/* ---- directories ---- */
+
+uint64_t tree_parent(uint64_t dir)
+{
+	uint64_t root = node_make(DISK_TOP, LEAF_DIR);
+
+	if (node_leaf(dir) == LEAF_PARTITIONS)
+		return node_make(node_disk(dir), LEAF_DIR);
+	if (node_leaf(dir) == LEAF_DIR && is_snapshot(node_disk(dir)))
+		return node_make(DISK_TOP, LEAF_SNAPSHOTS);
+	return root;
+}
+
+static int partitions_child(struct tree *t, uint64_t dir, uint64_t index, unsigned *number)
+{
+	const struct partition_table *table;
+	struct window w;
+	int ret = disk_window(t, dir, &w);
+
+	if (ret)
+		return ret;
+	ret = tree_partitions(t, &w, &table);
+	if (!ret && index >= table->entries->len)
+		ret = -ENOENT;
+	if (!ret)
+		*number = ((struct partition *)g_ptr_array_index(table->entries, index))->number;
+	tree_window_put(t, &w);
+	return ret;
+}
+
+int tree_child(struct tree *t, uint64_t dir, uint64_t index, uint64_t *child, char buf[256])
+{
+	unsigned disk = node_disk(dir), number = 0;
+	int ret;
+
+	switch (node_leaf(dir)) {
+	case LEAF_DIR:
+		if (index >= (is_snapshot(disk) ? SNAPSHOT_ENTRIES : G_N_ELEMENTS(root_entries)))
+			return -ENOENT;
+		*child = node_make(disk, root_entries[index].leaf);
+		g_strlcpy(buf, root_entries[index].name, 256);
+		return 0;
+	case LEAF_PARTITIONS:
+		ret = partitions_child(t, dir, index, &number);
+		*child = node_make(disk, LEAF_PARTITION_0 + number);
+		snprintf(buf, 256, "%u.raw", number);
+		return ret;
+	case LEAF_LAYERS:
+		if (index >= t->layers->len)
+			return -ENOENT;
+		*child = node_make(DISK_LAYER_0 + (unsigned)index, LEAF_DISK);
+		g_strlcpy(buf, g_ptr_array_index(t->layers, index), 256);
+		return 0;
+	case LEAF_SNAPSHOTS:
+		ret = need_snapshots(t);
+		if (ret)
+			return ret;
+		if (index >= t->snapshots->len)
+			return -ENOENT;
+		*child = node_make(DISK_SNAPSHOT_0 + (unsigned)index, LEAF_DIR);
+		g_strlcpy(buf, g_ptr_array_index(t->snapshot_names, index), 256);
+		return 0;
+	default:
+		return -ENOTDIR;
+	}
+}
+
+static int lookup_snapshot(struct tree *t, const char *name, uint64_t *child)
+{
+	void *index;
+	int ret = need_snapshots(t);
+
+	if (ret)
+		return ret;
+	if (!g_hash_table_lookup_extended(t->snapshot_index, name, NULL, &index))
+		return -ENOENT;
+	*child = node_make(DISK_SNAPSHOT_0 + GPOINTER_TO_UINT(index), LEAF_DIR);
+	return 0;
+}
+
+int tree_lookup(struct tree *t, uint64_t dir, const char *name, uint64_t *child)
+{
+	char buf[256];
+	int ret;
+
+	if (node_leaf(dir) == LEAF_SNAPSHOTS)
+		return lookup_snapshot(t, name, child);
+	/* All other directories are short. */
+	for (uint64_t i = 0;; i++) {
+		ret = tree_child(t, dir, i, child, buf);
+		if (ret || !strcmp(buf, name))
+			return ret;
+	}
+}
+
+/* ---- stat ---- */
+
+static bool is_dir(uint64_t node)
+{
+	unsigned leaf = node_leaf(node);
+
+	return leaf == LEAF_DIR || (leaf >= LEAF_PARTITIONS && leaf <= LEAF_SNAPSHOTS);
+}
+
+/* A snapshot's date for what belongs to one, else the image file's (a layer's own). */
+static void set_times(struct tree *t, uint64_t node, struct stat *st)
+{
+	const struct snapshot *s = tree_snapshot(t, node);
+	unsigned disk = node_disk(node);
+	struct image *img = NULL;
+
+	if (s) {
+		st->st_mtim.tv_sec = s->date_sec;
+		st->st_mtim.tv_nsec = s->date_nsec < 1000000000 ? s->date_nsec : 0;
+	} else {
+		if (disk >= DISK_LAYER_0 && !is_snapshot(disk))
+			img = layer_image(t, disk - DISK_LAYER_0);
+		st->st_mtim = file_stat((img ? img : t->img)->file)->st_mtim;
+	}
+	st->st_atim = st->st_ctim = st->st_mtim;
+}
+
+int tree_stat(struct tree *t, uint64_t node, struct stat *st)
+{
+	uint64_t real = real_node(t, node);
+	struct window w;
+	int ret;
+
+	memset(st, 0, sizeof(*st));
+	st->st_ino = node;
+	st->st_uid = t->look->uid;
+	st->st_gid = t->look->gid;
+	st->st_blksize = 1 << 20;
+	st->st_nlink = is_dir(real) ? 2 : 1;
+	st->st_mode = is_dir(real) ? S_IFDIR | t->look->dir_mode : S_IFREG | t->look->file_mode;
+	if (is_snapshot(node_disk(node)) && !tree_snapshot(t, node))
+		return -ENOENT;
+	if (node_is_disk(real)) {
+		ret = tree_window(t, real, &w);
+		if (ret)
+			return ret;
+		st->st_size = (off_t)w.size;
+		tree_window_put(t, &w);
+	}
+	set_times(t, node, st);
+	return 0;
+}
