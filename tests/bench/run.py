@@ -7,8 +7,7 @@ usage: make bench [BENCH="[CASE...] [-r ROUNDS] [-s SIZE_MIB] [--only ours|peer]
 A CASE is a name or the beginning of one: `make bench BENCH=mount-seq`. Every
 case is first verified on both sides, then measured in rounds; a round runs
 both sides, and the order changes from round to round. Medians are compared.
-`BENCH=micro` shows instead what inflate, zero detection, a coroutine switch and a
-cached read cost, each against the alternatives. Times are seconds, memory is the peak of the program or daemon.
+Times are seconds, memory is the peak of the program or daemon.
 """
 import argparse
 import json
@@ -83,10 +82,7 @@ def main():
     # An interrupted run unwinds, so mounts and daemons end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.makedirs(options.scratch, exist_ok=True)
-    made = images.Images(options.scratch, options.size << 20)
-    if options.case == ["micro"]:
-        return subprocess.run([os.path.join(cases.PROGRAMS, "micro"), made.raw()], check=False).returncode
-    chosen = [case for case in cases.all_cases(made)
+    chosen = [case for case in cases.all_cases(images.Images(options.scratch, options.size << 20))
               if not options.case or any(case.name.startswith(word) for word in options.case)]
     if options.list or not chosen:
         print("\n".join(case.name for case in chosen) or "no such case")
