@@ -116,7 +116,7 @@ struct image *image_view(struct image *img, unsigned index, GError **error)
 	view->encrypted = img->encrypted;
 	view->compressed = img->compressed;
 	view->cache = cache_ref(img->cache);
-	view->gate = img->gate;
+	view->gate = gate_ref(img->gate);
 	view->core->options = img->core->options;
 	view->core->owner = image_ref(img);
 	view->backing = img->backing ? image_ref(img->backing) : NULL;

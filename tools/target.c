@@ -93,12 +93,15 @@ bool target_close(struct target *t, bool ok)
 			ok = false;
 		}
 	}
+	/* A file that was there before is not removed, but its old content is gone: emptied, it
+	 * does not look like a whole image. */
+	if (t->img && !ok && t->create && t->existed)
+		(void)file_truncate(t->img->file, 0);
 	image_unref(t->img);
 	t->img = NULL;
-	if (!ok) {
+	if (!ok && t->create)
 		remove_made(t);
-		if (!t->create || t->existed)
-			tool_error("'%s' is incomplete", t->name);
-	}
+	else if (!ok)
+		tool_error("'%s' is incomplete", t->name);
 	return ok;
 }
