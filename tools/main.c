@@ -9,6 +9,7 @@
 
 #include "formats/formats.h"
 #include "io/loop.h"
+#include "io/memory.h"
 #include "io/pool.h"
 #include "tools/tool.h"
 
@@ -110,6 +111,7 @@ static int run(struct args *args)
 		tool_say(error, NULL);
 		return 1;
 	}
+	memory_keep_large_buffers();
 	image_set_formats(formats_table);
 	codec_cache_set_limit(DECODED_CACHE);
 	tool_catch_signals();
