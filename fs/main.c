@@ -9,6 +9,7 @@
 #include "fs/options.h"
 #include "fs/session.h"
 #include "image/image.h"
+#include "io/memory.h"
 
 static int print_version(void)
 {
@@ -37,6 +38,7 @@ int main(int argc, char **argv)
 	struct mount_options options;
 	int status = MOUNT_USAGE;
 
+	memory_keep_large_buffers();
 	image_set_formats(formats_table);
 	if (mount_options_parse(&options, argc, argv, &error))
 		status = run(&options);

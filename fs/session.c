@@ -6,8 +6,8 @@
  * /dev/fuse descriptor, and the kernel wakes one of them for a request: parallel readers
  * spread, a single one stays where the caches are warm.
  *
- * Locks: session.lock guards `ready`, `go`, and each worker's `loop` pointer
- * against being posted to after it ended. Nothing else is shared.
+ * Locks: session.lock guards `ready`, `go`, `stopping` and each worker's `serving`:
+ * a worker that serves gets one posted stop and waits for it. Nothing else is shared.
  */
 #include "config.h"
 
@@ -51,7 +51,8 @@ struct session {
 	GCond changed;
 	unsigned ready; /* workers that have opened, or failed to */
 	enum go go;
-	bool initialised, announced, stopping; /* atomic */
+	bool stopping;
+	bool initialised, announced; /* atomic */
 	int pidfile;
 	enum mount_status status;
 };
@@ -110,20 +111,32 @@ static void stop_worker(void *arg)
 	struct worker *w = arg;
 
 	w->stop = true;
-	if (w->watch)
-		watch_cancel(w->watch);
+	watch_cancel(w->watch);
+	if (w->receiver)
+		co_wake(w->receiver);
+	w->receiver = NULL;
 }
 
-/* Makes every worker stop. From any of their threads. */
+/* Makes every worker that serves stop. From any of their threads. */
 static void session_stop(struct session *s)
 {
-	if (__atomic_exchange_n(&s->stopping, true, __ATOMIC_ACQ_REL))
-		return;
 	g_mutex_lock(&s->lock);
-	for (unsigned i = 0; i < s->count; i++)
-		if (s->workers[i].loop)
+	for (unsigned i = 0; !s->stopping && i < s->count; i++)
+		if (s->workers[i].serving)
 			loop_post(s->workers[i].loop, stop_worker, &s->workers[i]);
+	s->stopping = true;
 	g_mutex_unlock(&s->lock);
+}
+
+/* From now on exactly one stop_worker will come. false: stop was said before. */
+static bool begin_serving(struct worker *w)
+{
+	struct session *s = w->session;
+
+	g_mutex_lock(&s->lock);
+	w->serving = !s->stopping;
+	g_mutex_unlock(&s->lock);
+	return w->serving;
 }
 
 void session_initialised(struct session *s)
@@ -185,6 +198,8 @@ static void receive(struct worker *w)
 	struct session *s = w->session;
 	unsigned since_pause = 0;
 
+	if (!begin_serving(w))
+		return;
 	while (!w->stop) {
 		int ret = fuse_session_receive_buf(s->fuse, &w->buf);
 
@@ -209,6 +224,11 @@ static void receive(struct worker *w)
 		}
 	}
 	session_stop(s);
+	/* The loop must not end before the call that was posted to it. */
+	while (!w->stop) {
+		w->receiver = co_self();
+		co_yield();
+	}
 	wait_in_flight(w, 0);
 }
 
@@ -310,8 +330,7 @@ static int worker_main(void *arg)
 	bool good = open_worker(w, NULL) && same_chain(w->img, s->workers[0].img) &&
 		    plant_tree(w, NULL);
 
-	/* One loop fewer is no failure: the first one serves all. A stop that was said before
-	 * there was a watch is a post that runs when receive first waits. */
+	/* One loop fewer is no failure: the first one serves all. */
 	if (wait_for_go(w) && good && make_watch(w, NULL))
 		receive(w);
 	return 0;
@@ -320,7 +339,6 @@ static int worker_main(void *arg)
 static void *worker_thread(void *arg)
 {
 	struct worker *w = arg;
-	struct session *s = w->session;
 	struct loop *loop = loop_new(NULL);
 
 	this_worker = w;
@@ -328,13 +346,8 @@ static void *worker_thread(void *arg)
 		wait_for_go(w);
 		return NULL;
 	}
-	g_mutex_lock(&s->lock);
 	w->loop = loop;
-	g_mutex_unlock(&s->lock);
 	loop_run(loop, worker_main, w);
-	g_mutex_lock(&s->lock);
-	w->loop = NULL;
-	g_mutex_unlock(&s->lock);
 	close_worker(w);
 	loop_free(loop);
 	return NULL;

@@ -28,6 +28,7 @@ struct worker {
 	struct watch *watch;
 	struct co *receiver; /* waits for in_flight to fall; NULL: does not */
 	unsigned in_flight;
+	bool serving; /* a stop will be posted; session.lock */
 	bool stop;
 	struct fuse_buf buf;
 };

@@ -18,7 +18,7 @@
 #include "io/loop.h"
 #include "io/pool.h"
 
-#define DEFAULT_LIMIT (64u << 20)
+#define DEFAULT_LIMIT (8u << 20)
 /* A hand-over to a worker and back costs more than decoding a unit this small. */
 #define DECODE_IN_PLACE 16384
 

@@ -27,7 +27,7 @@ struct codec {
 extern const struct codec codec_deflate; /* raw deflate, RFC 1951, window up to 32 KiB read */
 extern const struct codec codec_zstd;
 
-/* Bytes of the decoded-unit cache, all loops together (default 64 MiB). */
+/* Bytes of the decoded-unit cache, all loops together (default 8 MiB). */
 void codec_cache_set_limit(size_t bytes);
 /* Drops everything (tests, end of process). */
 void codec_cache_clear(void);

@@ -7,20 +7,21 @@
 #include "image/copy.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "image/buffers.h"
 #include "image/image.h"
 #include "io/pool.h"
 
 /* Small enough that a piece stays in the processor's cache between read and write. */
-#define PIECE	  (512u << 10)
+#define PIECE	  (256u << 10)
 #define SALVAGE	  512u
 #define ZERO_STEP (256u << 20) /* progress shows and SIGINT ends within large zero runs */
 
 struct copy {
 	const struct copy_job *job;
 	struct co_group group;
+	struct buffers buffers;
 	struct co_queue turn;
 	uint64_t next_piece, next_write; /* numbers of pieces: writes begin in that order */
 	uint64_t done;
@@ -227,7 +228,7 @@ static int piece_run(void *arg)
 		/* nothing: an earlier piece failed */
 	} else if (offload(p)) {
 		await_turn(p);
-	} else if (posix_memalign(&buf, 4096, PIECE) != 0) {
+	} else if (!(buf = buffers_take(&c->buffers))) {
 		ret = -ENOMEM;
 		fail(c, c->job->target, "allocating memory", p->offset, ret);
 	} else {
@@ -235,7 +236,7 @@ static int piece_run(void *arg)
 	}
 	if (!c->failed)
 		advance(c, p->len);
-	free(buf);
+	buffers_give(&c->buffers, buf);
 	g_free(p);
 	return ret;
 }
@@ -325,12 +326,13 @@ static void walk(struct copy *c)
 
 bool image_copy(const struct copy_job *job, GError **error)
 {
-	struct copy c = {.job = job};
+	struct copy c = {.job = job, .buffers.size = PIECE};
 
 	g_assert(job->coroutines >= 1 && job->coroutines <= COPY_COROUTINES_MAX);
 	co_group_init(&c.group, job->coroutines);
 	walk(&c);
 	co_group_wait(&c.group);
+	buffers_clear(&c.buffers);
 	if (c.failed && !c.error)
 		g_set_error(&c.error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "cancelled");
 	if (c.error)

@@ -9,7 +9,7 @@
 #include "image/core.h"
 
 #define WINDOW_FIRST (256u << 10)
-#define WINDOW_MAX   (4u << 20)
+#define WINDOW_MAX   (1u << 20)
 
 struct ahead {
 	struct image *img;

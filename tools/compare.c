@@ -5,12 +5,12 @@
  */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "image/buffers.h"
 #include "tools/tool.h"
 
-#define PIECE	   (512u << 10)
+#define PIECE	   (128u << 10)
 #define COROUTINES 8
 #define WALK_STEP  (256u << 20)
 
@@ -32,6 +32,7 @@ struct compare {
 	bool strict, quiet;
 	uint64_t common, total; /* bytes */
 	struct co_group group;
+	struct buffers buffers; /* each holds a piece of both images */
 	struct progress progress;
 	uint64_t mismatch; /* lowest found, UINT64_MAX: none */
 	int status;	   /* MAP_FAILED, READ_FAILED */
@@ -122,14 +123,14 @@ static int piece_run(void *arg)
 
 	if (p->c->status || p->offset > p->c->mismatch) {
 		/* nothing more to find out here */
-	} else if (posix_memalign(&buf, 4096, 2 * (size_t)PIECE) != 0) {
+	} else if (!(buf = buffers_take(&p->c->buffers))) {
 		p->c->status = READ_FAILED;
 		tool_error("Out of memory");
 	} else {
 		ret = compare_buffers(p, buf, (uint8_t *)buf + PIECE);
 		progress_update(&p->c->progress, p->offset + p->len, p->c->total);
 	}
-	free(buf);
+	buffers_give(&p->c->buffers, buf);
 	g_free(p);
 	return ret;
 }
@@ -261,12 +262,14 @@ static int compare(struct compare *c, bool show_progress)
 		return DIFFERENT;
 	}
 	co_group_init(&c->group, COROUTINES);
+	c->buffers.size = 2 * (size_t)PIECE;
 	progress_begin(&c->progress, show_progress && !c->quiet, 2);
 	if (compare_common(c) && c->common != c->total) {
 		if (!c->quiet)
 			printf("Warning: Image size mismatch!\n");
 		compare_tail(c);
 	}
+	buffers_clear(&c->buffers);
 	status = verdict(c);
 	progress_end(&c->progress);
 	return status;
