@@ -187,10 +187,6 @@ static void append_kind(struct run *r, const struct qcow2_cluster *c, enum exten
 	uint64_t within = start & (r->q->cluster_size - 1);
 	bool allocated = c->host || (r->q->external && c->copied);
 
-	if (kind == EXTENT_HOLE) {
-		append(r, &next);
-		return;
-	}
 	if (kind == EXTENT_CODED) {
 		next.file = r->img->file;
 		next.host = c->host;
@@ -202,14 +198,17 @@ static void append_kind(struct run *r, const struct qcow2_cluster *c, enum exten
 		append(r, &next);
 		return;
 	}
-	/* Kept space of a zero cluster is told only where it really is. */
+	/* Kept space, of a zero cluster or of a subcluster that nobody wrote, is told only where
+	 * it really is. */
 	if (allocated &&
-	    (kind == EXTENT_DATA || qcow2_inside(c->host, r->q->cluster_size, r->q->data_size))) {
+	    (kind == EXTENT_DATA || c->host < r->q->data_size)) {
 		next.file = r->q->data;
 		next.host = c->host + within;
 		if (c->copied && !r->q->parent && (r->img->flags & IMAGE_RDWR))
 			next.flags |= kind == EXTENT_DATA ? EXTENT_WRITABLE : 0;
-		if (kind == EXTENT_ZERO)
+		if (kind == EXTENT_DATA && r->q->sparse && !r->q->external)
+			next.flags |= EXTENT_MAYBE_SPARSE;
+		if (kind != EXTENT_DATA)
 			next.flags |= EXTENT_HAS_HOST;
 	}
 	if (kind == EXTENT_DATA)

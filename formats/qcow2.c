@@ -127,6 +127,8 @@ static void set_geometry(struct qcow2 *q, const struct image *img)
 	q->l1_offset = h->l1_offset;
 	q->l1_size = h->l1_size;
 	q->file_size = file_size(img->file);
+	int64_t allocated = file_allocated(img->file);
+	q->sparse = allocated >= 0 && (uint64_t)allocated < q->file_size / 4 * 3;
 	q->codec = h->compression_type ? &codec_zstd : &codec_deflate;
 	q->last_l1_index = UINT64_MAX;
 }

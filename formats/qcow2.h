@@ -212,6 +212,9 @@ struct qcow2 {
 	struct file
 		*data; /* where guest clusters are: main file, data file, or NULL (not opened) */
 	uint64_t data_size;
+	/* The file has far less on its host than it is long, as after metadata preallocation:
+	 * its holes are worth asking for. */
+	bool sparse;
 	bool external; /* data is not the main file */
 	bool data_file_raw;
 	const struct codec *codec;

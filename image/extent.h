@@ -20,7 +20,7 @@ enum extent_kind {
 
 enum extent_flags {
 	EXTENT_WRITABLE = 1 << 0, /* DATA: may be overwritten in place */
-	EXTENT_HAS_HOST = 1 << 1, /* ZERO: file and host name space that is kept for it */
+	EXTENT_HAS_HOST = 1 << 1, /* ZERO, HOLE: file and host name space kept for it */
 	EXTENT_MAYBE_SPARSE = 1 << 2, /* DATA: the host file's own holes are worth asking for */
 };
 

@@ -12,30 +12,28 @@ struct row {
 	bool present, zero, data;
 };
 
-/* Where the host file itself has holes, the disk has zeroes with a place. */
-static int ask_host(struct extent *e)
+/* Where the host file itself has holes, the format's data is zeroes. */
+static int ask_host(struct extent *e, bool *zero)
 {
 	uint64_t run = e->len;
 	bool is_data = true;
 	int ret = 0;
 
+	*zero = false;
 	if (e->kind != EXTENT_DATA || !(e->flags & EXTENT_MAYBE_SPARSE))
 		return 0;
 	ret = file_extent(e->file, e->host, e->len, &is_data, &run);
 	if (ret < 0)
 		return ret;
 	e->len = run;
-	if (!is_data) {
-		e->kind = EXTENT_ZERO;
-		e->flags |= EXTENT_HAS_HOST;
-	}
+	*zero = !is_data;
 	return 0;
 }
 
 static void row_from_extent(const struct extent *e, struct row *row)
 {
 	bool has_place = !e->cryptor && (e->kind == EXTENT_DATA ||
-					 (e->kind == EXTENT_ZERO && (e->flags & EXTENT_HAS_HOST)));
+					 (e->flags & EXTENT_HAS_HOST));
 
 	*row = (struct row){
 		.start = e->start,
@@ -67,13 +65,15 @@ static int walk(struct image *img, uint64_t start, uint64_t len, row_fn *emit, v
 	while (offset < end) {
 		struct extent e;
 		struct row next;
+		bool zero = false;
 		int ret = image_map_run(img, offset, end - offset, NULL, &e);
 
 		if (ret == 0)
-			ret = ask_host(&e);
+			ret = ask_host(&e, &zero);
 		if (ret < 0)
 			return ret;
 		row_from_extent(&e, &next);
+		next.zero |= zero;
 		if (row.len && row_continues(&row, &next)) {
 			row.len += next.len;
 		} else {

@@ -79,13 +79,21 @@ int layer_map(struct image *img, uint64_t offset, uint64_t len, struct extent *e
 	return 0;
 }
 
+/* Of the last layer's answer only the space that it keeps stays. */
 static void set_hole(struct extent *e, uint64_t offset, uint64_t len, unsigned depth)
 {
+	struct extent last = *e;
+
 	memset(e, 0, sizeof(*e));
 	e->start = offset;
 	e->len = len;
 	e->kind = EXTENT_HOLE;
 	e->depth = depth;
+	if (last.flags & EXTENT_HAS_HOST) {
+		e->flags = EXTENT_HAS_HOST;
+		e->file = last.file;
+		e->host = last.host;
+	}
 }
 
 int image_map(struct image *img, uint64_t offset, uint64_t len, struct image *base,
@@ -95,6 +103,7 @@ int image_map(struct image *img, uint64_t offset, uint64_t len, struct image *ba
 
 	if (len == 0 || offset >= img->size || len > img->size - offset)
 		return -EINVAL;
+	e->flags = 0;
 	for (struct image *layer = img; layer && layer != base; layer = layer->backing) {
 		int ret;
 

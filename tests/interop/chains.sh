@@ -45,7 +45,7 @@ done
 
 # A raw base whose length is no multiple of anything, grown by hand.
 base raw 1M 70
-random_data 1 1000001 >layer0.raw
+random_data 1 1000448 >layer0.raw
 layer 1 2M cluster_size=4k 71
 judge qcow2 "$below"
 
@@ -58,10 +58,17 @@ judge qcow2 layer2.qcow2
 
 # In folders: relative names are meant from the image that has them.
 mkdir -p a/b
-qemu-img create -q -f raw a/base.raw 2M
-scribble raw a/base.raw 90 10
-(cd a/b && qemu-img create -q -f qcow2 -b ../base.raw -F raw mid.qcow2)
-qemu-img create -q -f qcow2 -b a/b/mid.qcow2 -F qcow2 top.qcow2
+qemu-img create -q -f raw a/b/base.raw 2M
+scribble raw a/b/base.raw 90 10
+(cd a && qemu-img create -q -f qcow2 -b b/base.raw -F raw mid.qcow2)
+qemu-img create -q -f qcow2 -b a/mid.qcow2 -F qcow2 top.qcow2
 scribble qcow2 top.qcow2 91 10
 judge qcow2 top.qcow2
+
+# A raw file outside of the folder of the image that names it: only where it is allowed.
+cp a/b/base.raw base.raw
+(cd a && qemu-img create -q -f qcow2 -b ../base.raw -F raw out.qcow2)
+expect_status 1 imgtool convert -O raw a/out.qcow2 ours.raw
+imgtool convert --allow-references=. -O raw a/out.qcow2 ours.raw || differs "allowed reference"
+cmp base.raw ours.raw || differs "allowed reference"
 judge_end
