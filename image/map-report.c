@@ -12,40 +12,42 @@ struct row {
 	bool present, zero, data;
 };
 
-/* Where the host file itself has holes, the disk has zeroes with a place. */
-static int ask_host(struct extent *e)
+/* Asks the host for the holes of its file: there is a place, but only zeroes in it. */
+static int ask_host(struct extent *e, bool *zero)
 {
 	uint64_t run = e->len;
 	bool is_data = true;
-	int ret = 0;
+	int ret;
 
-	if (e->kind != EXTENT_DATA || !(e->flags & EXTENT_MAYBE_SPARSE))
+	*zero = e->kind == EXTENT_HOLE || e->kind == EXTENT_ZERO;
+	if (e->kind != EXTENT_DATA || !(e->flags & EXTENT_MAYBE_SPARSE) || e->cryptor)
 		return 0;
 	ret = file_extent(e->file, e->host, e->len, &is_data, &run);
 	if (ret < 0)
 		return ret;
 	e->len = run;
-	if (!is_data) {
-		e->kind = EXTENT_ZERO;
-		e->flags |= EXTENT_HAS_HOST;
-	}
+	*zero = !is_data;
 	return 0;
 }
 
-static void row_from_extent(const struct extent *e, struct row *row)
+static bool has_place(const struct extent *e)
 {
-	bool has_place = !e->cryptor && (e->kind == EXTENT_DATA ||
-					 (e->kind == EXTENT_ZERO && (e->flags & EXTENT_HAS_HOST)));
+	if (e->cryptor)
+		return false;
+	return e->kind == EXTENT_DATA || (e->kind == EXTENT_ZERO && (e->flags & EXTENT_HAS_HOST));
+}
 
+static void row_from_extent(const struct extent *e, bool zero, struct row *row)
+{
 	*row = (struct row){
 		.start = e->start,
 		.len = e->len,
 		.depth = e->depth,
 		.present = e->kind != EXTENT_HOLE,
-		.zero = e->kind == EXTENT_HOLE || e->kind == EXTENT_ZERO,
+		.zero = zero,
 		.data = e->kind == EXTENT_DATA || e->kind == EXTENT_CODED,
-		.file = has_place ? e->file : NULL,
-		.host = has_place ? e->host : 0,
+		.file = has_place(e) ? e->file : NULL,
+		.host = has_place(e) ? e->host : 0,
 	};
 }
 
@@ -67,13 +69,14 @@ static int walk(struct image *img, uint64_t start, uint64_t len, row_fn *emit, v
 	while (offset < end) {
 		struct extent e;
 		struct row next;
+		bool zero = false;
 		int ret = image_map_run(img, offset, end - offset, NULL, &e);
 
 		if (ret == 0)
-			ret = ask_host(&e);
+			ret = ask_host(&e, &zero);
 		if (ret < 0)
 			return ret;
-		row_from_extent(&e, &next);
+		row_from_extent(&e, zero, &next);
 		if (row.len && row_continues(&row, &next)) {
 			row.len += next.len;
 		} else {
