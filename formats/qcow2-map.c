@@ -200,8 +200,7 @@ static void append_kind(struct run *r, const struct qcow2_cluster *c, enum exten
 	}
 	/* Kept space, of a zero cluster or of a subcluster that nobody wrote, is told only where
 	 * it really is. */
-	if (allocated &&
-	    (kind == EXTENT_DATA || c->host < r->q->data_size)) {
+	if (allocated && (kind == EXTENT_DATA || c->host < r->q->data_size)) {
 		next.file = r->q->data;
 		next.host = c->host + within;
 		if (c->copied && !r->q->parent && (r->img->flags & IMAGE_RDWR))

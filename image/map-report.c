@@ -12,15 +12,15 @@ struct row {
 	bool present, zero, data;
 };
 
-/* Where the host file itself has holes, the format's data is zeroes. */
+/* Asks the host for the holes of its file: there is a place, but only zeroes in it. */
 static int ask_host(struct extent *e, bool *zero)
 {
 	uint64_t run = e->len;
 	bool is_data = true;
-	int ret = 0;
+	int ret;
 
-	*zero = false;
-	if (e->kind != EXTENT_DATA || !(e->flags & EXTENT_MAYBE_SPARSE))
+	*zero = e->kind == EXTENT_HOLE || e->kind == EXTENT_ZERO;
+	if (e->kind != EXTENT_DATA || !(e->flags & EXTENT_MAYBE_SPARSE) || e->cryptor)
 		return 0;
 	ret = file_extent(e->file, e->host, e->len, &is_data, &run);
 	if (ret < 0)
@@ -30,20 +30,24 @@ static int ask_host(struct extent *e, bool *zero)
 	return 0;
 }
 
-static void row_from_extent(const struct extent *e, struct row *row)
+static bool has_place(const struct extent *e)
 {
-	bool has_place = !e->cryptor && (e->kind == EXTENT_DATA ||
-					 (e->flags & EXTENT_HAS_HOST));
+	if (e->cryptor)
+		return false;
+	return e->kind == EXTENT_DATA || (e->flags & EXTENT_HAS_HOST);
+}
 
+static void row_from_extent(const struct extent *e, bool zero, struct row *row)
+{
 	*row = (struct row){
 		.start = e->start,
 		.len = e->len,
 		.depth = e->depth,
 		.present = e->kind != EXTENT_HOLE,
-		.zero = e->kind == EXTENT_HOLE || e->kind == EXTENT_ZERO,
+		.zero = zero,
 		.data = e->kind == EXTENT_DATA || e->kind == EXTENT_CODED,
-		.file = has_place ? e->file : NULL,
-		.host = has_place ? e->host : 0,
+		.file = has_place(e) ? e->file : NULL,
+		.host = has_place(e) ? e->host : 0,
 	};
 }
 
@@ -72,8 +76,7 @@ static int walk(struct image *img, uint64_t start, uint64_t len, row_fn *emit, v
 			ret = ask_host(&e, &zero);
 		if (ret < 0)
 			return ret;
-		row_from_extent(&e, &next);
-		next.zero |= zero;
+		row_from_extent(&e, zero, &next);
 		if (row.len && row_continues(&row, &next)) {
 			row.len += next.len;
 		} else {

@@ -3,7 +3,6 @@
 #include "image/units.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,19 +41,14 @@ static int suffix_shift(const char *text)
 	return (int)(found - suffixes) * 10;
 }
 
-/*
- * The digits after the point, as a fraction of 2^64 would be exact only for
- * dyadic ones; long double has 64 bits of mantissa, more than any suffix
- * multiplies, so the truncated product is right to the byte.
- */
-static const char *parse_fraction(const char *p, long double *fraction)
+/* The digits after the point as a part of 1, rounded as a double: qemu-img's 7.9E is to be ours. */
+static const char *parse_fraction(const char *digits, double *fraction)
 {
-	long double place = 0.1L;
+	size_t n = strspn(digits, "0123456789");
+	g_autofree char *text = g_strdup_printf("0.%.*s", (int)MIN(n, 1000), digits);
 
-	*fraction = 0;
-	for (; g_ascii_isdigit(*p); p++, place /= 10)
-		*fraction += place * (*p - '0');
-	return p;
+	*fraction = g_ascii_strtod(text, NULL);
+	return digits + n;
 }
 
 bool units_parse(const char *text, const char *what, uint64_t min, uint64_t max, uint64_t *bytes,
@@ -63,7 +57,7 @@ bool units_parse(const char *text, const char *what, uint64_t min, uint64_t max,
 	const char *p = text;
 	char *end;
 	uint64_t whole, value;
-	long double fraction = 0;
+	double fraction = 0;
 	int shift;
 	bool hex;
 
@@ -88,8 +82,7 @@ bool units_parse(const char *text, const char *what, uint64_t min, uint64_t max,
 		return out_of_range(what, min, max, error);
 	value = whole << shift;
 	/* Less than one unit is added, so only the very last unit can overflow. */
-	if (__builtin_add_overflow(value, (uint64_t)(fraction * (long double)(1ULL << shift)),
-				   &value) ||
+	if (__builtin_add_overflow(value, (uint64_t)(fraction * (double)(1ULL << shift)), &value) ||
 	    value < min || value > max)
 		return out_of_range(what, min, max, error);
 	*bytes = value;

@@ -268,16 +268,15 @@ static bool on_cancelled(void *arg)
 	return tool_interrupted();
 }
 
-static bool copy_all(struct convert *c)
+static bool copy_all(struct convert *c, GError **error)
 {
 	const struct args *a = c->args;
-	bool fresh = c->target.create && !options_peek(c->create_options, "preallocation");
 	struct copy_job job = {
 		.target = c->target.img,
 		.sparse = c->sparse,
 		/* A regular file that was just made reads as zeroes; with preallocation it
 		 * does too, and keeps its space because nothing is punched. */
-		.target_is_zero = fresh || c->target.create || opt_given(a, OPT_TARGET_IS_ZERO),
+		.target_is_zero = c->target.is_zero || opt_given(a, OPT_TARGET_IS_ZERO),
 		.coroutines = c->coroutines,
 		.out_of_order = opt_given(a, 'W'),
 		.salvage = opt_given(a, OPT_SALVAGE),
@@ -289,15 +288,11 @@ static bool copy_all(struct convert *c)
 	};
 
 	for (unsigned i = 0; i < c->n; i++) {
-		GError *error = NULL;
-
 		job.source = c->sources[i];
 		job.len = c->sources[i]->size;
 		job.target_start = c->before;
-		if (job.len && !image_copy(&job, &error)) {
-			tool_say(error, NULL);
+		if (job.len && !image_copy(&job, error))
 			return false;
-		}
 		c->before += sectors_up(job.len);
 	}
 	return true;
@@ -306,7 +301,7 @@ static bool copy_all(struct convert *c)
 static bool convert(struct convert *c)
 {
 	const char *word = opt_value(c->args, 'O');
-	bool ok;
+	GError *error = NULL;
 
 	c->format = target_format(word ? word : "raw");
 	if (!c->format || !check_abilities(c->args, c->format))
@@ -316,11 +311,10 @@ static bool convert(struct convert *c)
 	if (!open_sources(c) || !open_target(c))
 		return false;
 	progress_begin(&c->progress, opt_given(c->args, 'p') && !c->quiet, 1);
-	ok = copy_all(c);
-	if (ok)
+	if (copy_all(c, &error))
 		progress_update(&c->progress, 1, 1);
 	progress_end(&c->progress);
-	return target_close(&c->target, ok);
+	return target_close(&c->target, error);
 }
 
 static int run(struct args *args)

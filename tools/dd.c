@@ -75,7 +75,6 @@ static bool copy(struct args *args, const struct dd *dd, const struct format *fo
 	struct options *o = options_new();
 	struct copy_job job = {.source = source,
 			       .sparse = COPY_SPARSE_DEFAULT,
-			       .target_is_zero = true,
 			       .coroutines = COPY_COROUTINES_DEFAULT,
 			       .cancelled = on_cancelled};
 	g_autofree char *size = NULL;
@@ -92,10 +91,10 @@ static bool copy(struct args *args, const struct dd *dd, const struct format *fo
 	if (!ok)
 		return false;
 	job.target = target.img;
-	ok = job.len == 0 || image_copy(&job, &error);
-	if (!ok)
-		tool_say(error, NULL);
-	return target_close(&target, ok);
+	job.target_is_zero = target.is_zero;
+	if (job.len)
+		image_copy(&job, &error);
+	return target_close(&target, error);
 }
 
 static int run(struct args *args)

@@ -77,31 +77,34 @@ bool target_open(struct args *args, struct target *t, const struct format *forma
 		}
 	}
 	t->img = tool_open(args, t->name, s);
-	if (!t->img)
+	if (!t->img) {
 		remove_made(t);
-	return t->img != NULL;
+		return false;
+	}
+	t->is_zero = t->create && S_ISREG(file_stat(t->img->file)->st_mode);
+	return true;
 }
 
-bool target_close(struct target *t, bool ok)
+bool target_close(struct target *t, GError *failure)
 {
-	if (t->img && ok) {
-		int ret = image_flush(t->img);
+	int ret = failure ? 0 : image_flush(t->img);
 
-		if (ret < 0) {
-			tool_error("error while writing '%s': %s", t->name,
-				   tool_cause(t->img, ret));
-			ok = false;
-		}
-	}
-	/* A file that was there before is not removed, but its old content is gone: emptied, it
-	 * does not look like a whole image. */
-	if (t->img && !ok && t->create && t->existed)
-		(void)file_truncate(t->img->file, 0);
+	if (ret < 0)
+		g_set_error(&failure, IMAGE_ERROR, IMAGE_ERROR_FAILED,
+			    "error while writing '%s': %s", t->name, tool_cause(t->img, ret));
 	image_unref(t->img);
 	t->img = NULL;
-	if (!ok && t->create)
-		remove_made(t);
-	else if (!ok)
-		tool_error("'%s' is incomplete", t->name);
-	return ok;
+	if (!failure)
+		return true;
+	remove_made(t);
+	if (t->existed || !t->create) {
+		g_autofree char *sentence =
+			g_strdup_printf("%s; '%s' is incomplete", failure->message, t->name);
+
+		tool_error("%s", sentence);
+		g_error_free(failure);
+	} else {
+		tool_say(failure, NULL);
+	}
+	return false;
 }

@@ -10,6 +10,7 @@ struct target {
 	bool create;  /* else it is there already (-n) */
 	bool existed; /* before it was created anew */
 	struct image *img;
+	bool is_zero; /* it was made by us and reads as zeroes: never so of a device */
 };
 
 /* "not available yet" for formats that cannot be written; NULL after saying why. */
@@ -19,8 +20,12 @@ bool target_is_source(const char *name, struct image *const *sources, unsigned n
 /* Makes (t->create) and opens it; false after saying why. o: create options, may be NULL. */
 bool target_open(struct args *args, struct target *t, const struct format *format,
 		 struct options *o, const struct tool_source *s);
-/* Flushes and closes. ok false, or a failed flush: what this command made is removed, because
- * half a target looks like a whole one. Returns whether all is well. */
-bool target_close(struct target *t, bool ok);
+/*
+ * Flushes and closes. failure (taken over) is why the command failed, NULL: it did
+ * not. Then, or when the flush fails, what this command made is removed, because
+ * half a target looks like a whole one; what was there before is called incomplete
+ * in the same sentence. Returns whether all is well.
+ */
+bool target_close(struct target *t, GError *failure);
 
 #endif

@@ -127,7 +127,7 @@ struct image *tool_open(struct args *args, const char *name, const struct tool_s
 {
 	struct image_open_options o = {
 		.format = s->format,
-		.flags = s->flags | (opt_given(args, 'U') ? IMAGE_FORCE_SHARE : 0),
+		.flags = s->flags,
 		.aio = s->aio,
 		.gate = tool_gate(args),
 		.warn = warn,
@@ -135,6 +135,9 @@ struct image *tool_open(struct args *args, const char *name, const struct tool_s
 	struct image *img;
 	GError *error = NULL;
 
+	/* -U is about what is read: convert's target is locked all the same. */
+	if (opt_given(args, 'U') && !(s->flags & IMAGE_RDWR))
+		o.flags |= IMAGE_FORCE_SHARE;
 	if (!o.gate || !parse_cache(s, &o.cache))
 		return NULL;
 	img = s->with_image_opts ? open_option_string(name, &o, &error)
