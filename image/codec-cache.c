@@ -49,6 +49,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static GHashTable *table; /* struct unit -> itself */
 static struct unit *oldest, *newest;
 static size_t held, limit = DEFAULT_LIMIT; /* bytes */
+static bool always_in_place;		   /* set before there are other threads */
 
 static guint unit_hash(gconstpointer p)
 {
@@ -207,8 +208,9 @@ static int decode_unit(const struct extent *e, void *out, bool in_place)
 		return -ENOMEM;
 	ret = file_read(e->file, e->host, job.in, job.in_len);
 	if (ret == 0)
-		ret = in_place || e->unit_len <= DECODE_IN_PLACE ? run_job(&job)
-								 : pool_run(run_job, &job);
+		ret = in_place || always_in_place || e->unit_len <= DECODE_IN_PLACE
+			      ? run_job(&job)
+			      : pool_run(run_job, &job);
 	free(job.in);
 	return ret;
 }
@@ -355,6 +357,8 @@ void codec_prefetch(const struct extent *e)
 	struct unit key = key_of(e), *u = NULL;
 	struct prefetch *p;
 
+	if (always_in_place)
+		return;
 	pthread_mutex_lock(&lock);
 	if (!find(&key))
 		u = add(&key);
@@ -368,6 +372,16 @@ void codec_prefetch(const struct extent *e)
 	/* The last image_unref waits for this. */
 	image_background_begin(e->layer);
 	co_spawn(run_prefetch, p);
+}
+
+void codec_set_in_place(bool on)
+{
+	always_in_place = on;
+}
+
+bool codec_reads_ahead(void)
+{
+	return !always_in_place;
 }
 
 void codec_cache_set_limit(size_t bytes)

@@ -6,9 +6,9 @@
 #ifndef IMGFS_IMAGE_CODEC_H
 #define IMGFS_IMAGE_CODEC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdbool.h>
 
 struct codec {
 	const char *name; /* "zlib", "zstd" as users write them */
@@ -29,6 +29,12 @@ extern const struct codec codec_zstd;
 
 /* Bytes of the decoded-unit cache, all loops together (default 8 MiB). */
 void codec_cache_set_limit(size_t bytes);
+/*
+ * On: units are decoded by the loop that wants them, and never ahead. For a program that
+ * has a loop for every processor, where a hand-over to a worker only costs. Before
+ * anything is read.
+ */
+void codec_set_in_place(bool on);
 /* Drops everything (tests, end of process). */
 void codec_cache_clear(void);
 

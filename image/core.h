@@ -115,6 +115,8 @@ void readahead_note(struct image *img, uint64_t offset, uint64_t len);
 
 /* codec-cache.c: is the unit there, so that reading it does not wait? */
 bool codec_try_read(const struct extent *e, uint64_t offset, void *buf, size_t len);
+/* Is decoding ahead of a reader of any use? */
+bool codec_reads_ahead(void);
 
 /* zero.c: moves in an iovec. Fills out (at least niov long) with bytes [skip, skip+len); entries
  * used. */

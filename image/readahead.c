@@ -70,9 +70,12 @@ static struct read_stream *find_stream(struct image_core *core, uint64_t offset)
 
 void readahead_note(struct image *img, uint64_t offset, uint64_t len)
 {
-	struct read_stream *s = find_stream(img->core, offset);
 	uint64_t end = offset + len, from;
+	struct read_stream *s;
 
+	if (!codec_reads_ahead())
+		return;
+	s = find_stream(img->core, offset);
 	if (!s->used) {
 		/* One read is not yet a sequence. */
 		s->ahead = end;

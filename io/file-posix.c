@@ -14,10 +14,39 @@
 
 /* --- reading --- */
 
+/* A write to tmpfs gets and clears pages beside the copy: from this many bytes on another processor
+ * does it better, while this one reads on. */
+#define WRITE_BY_WORKER (128u << 10)
+
+struct worker_transfer {
+	const struct aio_transfer *t;
+	ssize_t result;
+};
+
+static int run_transfer(void *arg)
+{
+	struct worker_transfer *w = arg;
+
+	w->result = aio_transfer_here(w->t);
+	return 0;
+}
+
+static ssize_t transfer_in_memory(const struct aio_transfer *t)
+{
+	struct worker_transfer w = {.t = t};
+
+	if (!t->write || iov_total(t->iov, t->niov) < WRITE_BY_WORKER)
+		return aio_transfer_here(t);
+	pool_run(run_transfer, &w);
+	return w.result;
+}
+
 ssize_t posix_transfer(struct posix_file *p, const struct aio_transfer *t)
 {
-	if (!co_self() || (p->in_memory && !p->direct))
+	if (!co_self())
 		return aio_transfer_here(t);
+	if (p->in_memory && !p->direct)
+		return transfer_in_memory(t);
 	if (G_UNLIKELY(!p->engine_ready)) {
 		if (!p->engine)
 			p->engine = aio_best(loop_self());

@@ -16,5 +16,8 @@ void memory_keep_large_buffers(void)
 #if defined(__GLIBC__)
 	(void)mallopt(M_MMAP_THRESHOLD, MAPPED_FROM);
 	(void)mallopt(M_TRIM_THRESHOLD, KEPT);
+	/* An arena for each thread would each keep so much: what one thread frees another
+	 * could not use, and decoding would take three times the memory. */
+	(void)mallopt(M_ARENA_MAX, 1);
 #endif
 }

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #define BLOCKING_THREADS 64
+#define JOBS_AT_ONCE	 8
 #define THREADS_MAX	 1024
 /* zstd, zlib and system calls need little; 64 default stacks would not fit into a
  * bounded address space. */
@@ -75,7 +76,11 @@ static void job_done(void *arg)
 	co_wake(job->co);
 }
 
-static struct job *next_job(struct pool *p)
+/*
+ * Jobs for one worker, as a list. More than one when so many wait that the others
+ * keep busy: fewer turns at the lock, which the loop wants too.
+ */
+static struct job *next_jobs(struct pool *p)
 {
 	while (!p->jobs && !p->stopping) {
 		p->idle++;
@@ -83,12 +88,16 @@ static struct job *next_job(struct pool *p)
 		p->idle--;
 	}
 
-	struct job *job = p->jobs;
-	if (job) {
-		p->jobs = job->next;
-		p->queued--;
+	struct job *first = p->jobs, *last = first;
+	if (first) {
+		unsigned n = MIN(p->queued / (2 * p->limit), JOBS_AT_ONCE);
+
+		for (p->queued--; n > 1; n--, p->queued--)
+			last = last->next;
+		p->jobs = last->next;
+		last->next = NULL;
 	}
-	return job;
+	return first;
 }
 
 static void *worker(void *arg)
@@ -97,10 +106,15 @@ static void *worker(void *arg)
 	struct job *job;
 
 	pthread_mutex_lock(&p->lock);
-	while ((job = next_job(p)) != NULL) {
+	while ((job = next_jobs(p)) != NULL) {
 		pthread_mutex_unlock(&p->lock);
-		job->ret = job->fn(job->arg);
-		loop_post_call(job->loop, &job->done);
+		while (job) {
+			struct job *next = job->next; /* the job is gone once it is posted */
+
+			job->ret = job->fn(job->arg);
+			loop_post_call(job->loop, &job->done);
+			job = next;
+		}
 		pthread_mutex_lock(&p->lock);
 	}
 	pthread_mutex_unlock(&p->lock);
@@ -204,7 +218,14 @@ static int run(struct pool *p, unsigned limit, int (*fn)(void *arg), void *arg)
 
 int pool_run(int (*fn)(void *arg), void *arg)
 {
-	return run(&processors, pool_width(), fn, arg);
+	static unsigned width; /* asking costs a system call; all who ask at first get the same */
+	unsigned known = __atomic_load_n(&width, __ATOMIC_RELAXED);
+
+	if (!known) {
+		known = pool_width();
+		__atomic_store_n(&width, known, __ATOMIC_RELAXED);
+	}
+	return run(&processors, known, fn, arg);
 }
 
 int pool_run_blocking(int (*fn)(void *arg), void *arg)
