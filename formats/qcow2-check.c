@@ -261,8 +261,13 @@ static void count_l1(struct check *k, uint64_t l1_offset, uint32_t l1_size)
 		if (entry & QCOW2_L1_RESERVED)
 			found(k, FOUND_CORRUPTION,
 			      "ERROR found L1 entry with reserved bits set: %" PRIx64, entry);
-		if (!offset)
+		if (!offset) {
+			if (entry & QCOW2_COPIED)
+				found(k, FOUND_CORRUPTION,
+				      "ERROR L1 entry %u is marked as in use at offset 0: %" PRIx64,
+				      i, entry);
 			continue;
+		}
 		count_region(k, offset, k->q->cluster_size);
 		if (offset & (k->q->cluster_size - 1)) {
 			found(k, FOUND_CORRUPTION,

@@ -186,6 +186,10 @@ bool qcow2_view(struct image *img, unsigned index, struct image *view, GError **
 		wrong = "L1 table does not lie inside the file";
 	if (!wrong && s.has_disk_size && s.disk_size > INT64_MAX)
 		wrong = "disk size is too large";
+	/* Without a recorded size the disk's own is meant, which may have grown since. */
+	if (!wrong && s.has_disk_size && s.disk_size > 0 &&
+	    (s.disk_size - 1) >> (from->cluster_bits + from->l2_bits) >= s.l1_size)
+		wrong = "L1 table is too small for the snapshot's disk";
 	if (wrong) {
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_INVALID,
 			    "snapshot table entry %u: %s (l1_offset=0x%" PRIx64 " l1_size=%u)",

@@ -14,7 +14,7 @@ grep -E '^\| (raw|qcow2)/' "$IMGFS_SAMPLES/INDEX.md" | tr -d ' ' |
 while read -r name _; do
 	mkdir -p "$(dirname "$name")"
 	case $name in
-	*grub_mbr*) bzip2 -dc "$IMGFS_SAMPLES/$name" >"${name%.bz2}" ;;
+	*grub_mbr*) bzip2 -dc "$IMGFS_SAMPLES/$name" >"${name%.bz2}" ;; # the index has the sum of the .bz2
 	*.gz) gzip -dc "$IMGFS_SAMPLES/$name" | cp --sparse=always /dev/stdin "${name%.gz}" ;;
 	*) cp "$IMGFS_SAMPLES/$name" "$name" ;;
 	esac
@@ -60,6 +60,7 @@ while read -r name size sha; do
 	name=${name%.gz} name=${name%.bz2}
 	case $name in *.bin) continue ;; esac
 	case $name in raw/*) size=$(stat -c %s "$name") ;; esac
+	case $name in *grub_mbr*) sha=$(sum "$name") ;; esac
 	through_both "$name" "$size" "$sha"
 	count=$((count + 1))
 done <table
