@@ -307,6 +307,13 @@ static bool is_known(const struct unit *key)
 	return known;
 }
 
+bool codec_is_known(const struct extent *e)
+{
+	struct unit key = key_of(e);
+
+	return is_known(&key);
+}
+
 int codec_read(const struct extent *e, uint64_t offset, void *buf, size_t len)
 {
 	struct unit key = key_of(e);
@@ -328,6 +335,47 @@ int codec_read(const struct extent *e, uint64_t offset, void *buf, size_t len)
 	}
 	if (ret < 0)
 		report_fault(e, ret);
+	return ret;
+}
+
+struct batch_job {
+	struct job jobs[CODED_BATCH];
+	unsigned n, done;
+};
+
+static int run_batch(void *arg)
+{
+	struct batch_job *b = arg;
+	int ret = 0;
+
+	for (b->done = 0; ret == 0 && b->done < b->n; b->done += ret == 0)
+		ret = run_job(&b->jobs[b->done]);
+	return ret;
+}
+
+/* Reads what unit e is stored as. Yields. */
+static int read_stored(const struct extent *e, void *out, struct job *job)
+{
+	*job = (struct job){e->codec, malloc(e->coded_len), out, e->coded_len, e->unit_len};
+	return job->in ? file_read(e->file, e->host, job->in, job->in_len) : -ENOMEM;
+}
+
+int codec_read_batch(const struct coded_batch *b)
+{
+	struct batch_job batch = {.n = 0};
+	int ret = 0;
+
+	while (ret == 0 && batch.n < b->n) {
+		batch.done = batch.n; /* whose fault it would be */
+		ret = read_stored(&b->e[batch.n], b->buf[batch.n], &batch.jobs[batch.n]);
+		batch.n++;
+	}
+	if (ret == 0)
+		ret = always_in_place ? run_batch(&batch) : pool_run(run_batch, &batch);
+	if (ret < 0)
+		report_fault(&b->e[batch.done], ret);
+	for (unsigned i = 0; i < batch.n; i++)
+		free(batch.jobs[i].in);
 	return ret;
 }
 

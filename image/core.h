@@ -115,6 +115,19 @@ void readahead_note(struct image *img, uint64_t offset, uint64_t len);
 
 /* codec-cache.c: is the unit there, so that reading it does not wait? */
 bool codec_try_read(const struct extent *e, uint64_t offset, void *buf, size_t len);
+/*
+ * Whole units, each into a buffer of its own, decoded by one worker: for long reads, where a
+ * hand-over for each unit costs as much as a half of its decoding. Not cached. 0 or -errno; yields.
+ */
+#define CODED_BATCH 8
+struct coded_batch {
+	unsigned n;
+	struct extent e[CODED_BATCH];
+	void *buf[CODED_BATCH];
+};
+int codec_read_batch(const struct coded_batch *b);
+/* Is the unit in the cache, or on its way there? */
+bool codec_is_known(const struct extent *e);
 /* Is decoding ahead of a reader of any use? */
 bool codec_reads_ahead(void);
 

@@ -54,21 +54,22 @@ char *gate_resolve(struct gate *g, const char *referrer, const char *name, GErro
 
 enum image_flags {
 	IMAGE_RDWR = 1 << 0,
-	IMAGE_NO_BACKING = 1 << 1,   /* do not open the backing file (info) */
-	IMAGE_NO_DATA_FILES = 1 << 2, /* nor any other file named inside (info); map then fails */
-	IMAGE_FORCE_SHARE = 1 << 3,  /* -U: lock nothing but what says "I read" */
-	IMAGE_FOR_CHECK = 1 << 4,    /* opens what is damaged, as far as check needs */
+	IMAGE_NO_BACKING = 1 << 1,     /* do not open the backing file (info) */
+	IMAGE_NO_DATA_FILES = 1 << 2,  /* nor any other file named inside (info); map then fails */
+	IMAGE_FORCE_SHARE = 1 << 3,    /* -U: lock nothing but what says "I read" */
+	IMAGE_FOR_CHECK = 1 << 4,      /* opens what is damaged, as far as check needs */
 	IMAGE_NO_SHARE_WRITE = 1 << 5, /* convert's sources: nobody may write meanwhile */
+	IMAGE_NO_READ_AHEAD = 1 << 6,  /* many reads are under way at any time: nothing to gain */
 };
 
 struct image_open_options {
-	const char *format; /* NULL: probe */
+	const char *format;	    /* NULL: probe */
 	const char *backing_format; /* overrides what the top image records; NULL: do not */
-	unsigned flags;	    /* enum image_flags */
+	unsigned flags;		    /* enum image_flags */
 	enum cache_mode cache;
 	enum aio_engine aio;
-	size_t cache_size;  /* bytes of metadata cache of the whole chain; 0: default */
-	struct gate *gate;  /* borrowed, outlives the image; NULL: the default gate */
+	size_t cache_size; /* bytes of metadata cache of the whole chain; 0: default */
+	struct gate *gate; /* borrowed, outlives the image; NULL: the default gate */
 	/* Called for each sentence that is no error ("no format recorded for the
 	 * backing file ..."). NULL: dropped. */
 	void (*warn)(void *arg, const char *sentence);
@@ -77,18 +78,18 @@ struct image_open_options {
 
 struct image {
 	const struct format *format;
-	struct file *file;	 /* the main file */
-	struct image *backing;	 /* NULL: none, or not opened */
-	uint64_t size;		 /* bytes of the disk */
-	char *filename;		 /* as the user or the referring image named it, resolved */
+	struct file *file;     /* the main file */
+	struct image *backing; /* NULL: none, or not opened */
+	uint64_t size;	       /* bytes of the disk */
+	char *filename;	       /* as the user or the referring image named it, resolved */
 	unsigned flags;
-	bool is_view;		 /* shows a snapshot */
+	bool is_view; /* shows a snapshot */
 
 	/* Set by the driver's open: */
 	void *state;
-	uint32_t cluster_size;	 /* bytes; 0: the format has none */
-	char *backing_name;	 /* as recorded, any bytes but NUL; NULL: none */
-	char *backing_format;	 /* as recorded; NULL: none */
+	uint32_t cluster_size; /* bytes; 0: the format has none */
+	char *backing_name;    /* as recorded, any bytes but NUL; NULL: none */
+	char *backing_format;  /* as recorded; NULL: none */
 	bool encrypted, compressed, dirty, corrupt;
 
 	/* The core's: */
@@ -125,7 +126,8 @@ struct image *image_ref(struct image *img);
 void image_unref(struct image *img);
 
 /* Snapshots. */
-GPtrArray *image_snapshots(struct image *img, GError **error); /* of struct snapshot; empty when none */
+GPtrArray *image_snapshots(struct image *img,
+			   GError **error); /* of struct snapshot; empty when none */
 /* Index into that list: by ID first, then by name; -1 and *error if there is none. */
 int image_find_snapshot(GPtrArray *list, const char *id_or_name, GError **error);
 /* "snapshot.id=1,snapshot.name=x" (both must match) or ID or NAME. */
@@ -177,7 +179,8 @@ int image_flush(struct image *img);
 bool image_create(const char *filename, const struct format *format, struct options *options,
 		  GError **error);
 bool image_check(struct image *img, const struct check_options *options,
-		 struct check_result *result, GError **error); /* IMAGE_ERROR_UNSUPPORTED: no checks here */
+		 struct check_result *result,
+		 GError **error); /* IMAGE_ERROR_UNSUPPORTED: no checks here */
 /* Bytes that the image's own files occupy on the host, or -errno. */
 int64_t image_allocated(struct image *img);
 /* Backing path for people: recorded name made absolute or relative to the working

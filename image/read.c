@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "image/core.h"
+#include "io/pool.h"
 
 #define PIECES_AT_ONCE 32
 
@@ -115,6 +116,44 @@ static void start_piece(struct co_group *group, const struct piece *p, size_t do
 	co_group_spawn(group, run_piece, copy);
 }
 
+/* ---- coded units of one long read, some at a time for each worker ---- */
+
+static int run_coded_batch(void *arg)
+{
+	struct coded_batch *b = arg;
+	int ret = codec_read_batch(b);
+
+	g_free(b);
+	return ret;
+}
+
+static void flush_batch(struct co_group *group, struct coded_batch **batch)
+{
+	if (*batch)
+		co_group_spawn(group, run_coded_batch, *batch);
+	*batch = NULL;
+}
+
+static bool is_whole_unit(const struct piece *p)
+{
+	return p->e.kind == EXTENT_CODED && !p->e.cryptor && p->niov == 1 &&
+	       p->offset == p->e.unit_start && p->len == p->e.unit_len;
+}
+
+/* total: bytes of the whole request, so that each worker gets a share of it. */
+static void add_to_batch(struct co_group *group, struct coded_batch **batch, const struct piece *p,
+			 size_t total)
+{
+	struct coded_batch *b = *batch;
+
+	if (!b)
+		b = *batch = g_new0(struct coded_batch, 1);
+	b->e[b->n] = p->e;
+	b->buf[b->n++] = p->iov->iov_base;
+	if (b->n == CODED_BATCH || b->n * p->len >= total / pool_width())
+		flush_batch(group, batch);
+}
+
 /* image_map, and host-contiguous data joined, so that it becomes one readv. */
 static int map_piece(struct image *img, uint64_t offset, uint64_t len, struct image *base,
 		     struct extent *e)
@@ -138,6 +177,7 @@ static int read_many(struct image *img, uint64_t offset, const struct iovec *iov
 {
 	struct co_group group;
 	struct iovec small[8], *slice = niov <= 8 ? small : g_new(struct iovec, niov);
+	struct coded_batch *batch = NULL;
 	size_t done = 0;
 	int ret = 0, failed;
 
@@ -152,7 +192,9 @@ static int read_many(struct image *img, uint64_t offset, const struct iovec *iov
 		} else {
 			*coded = *coded || e->kind == EXTENT_CODED;
 			ready = read_at_once(&p);
-			if (ready < p.len)
+			if (ready == 0 && is_whole_unit(&p) && !codec_is_known(&p.e))
+				add_to_batch(&group, &batch, &p, total);
+			else if (ready < p.len)
 				start_piece(&group, &p, ready);
 		}
 		done += p.len;
@@ -162,6 +204,7 @@ static int read_many(struct image *img, uint64_t offset, const struct iovec *iov
 		if (ret < 0)
 			break;
 	}
+	flush_batch(&group, &batch);
 	failed = co_group_wait(&group);
 	if (slice != small)
 		g_free(slice);

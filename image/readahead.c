@@ -73,7 +73,7 @@ void readahead_note(struct image *img, uint64_t offset, uint64_t len)
 	uint64_t end = offset + len, from;
 	struct read_stream *s;
 
-	if (!codec_reads_ahead())
+	if ((img->flags & IMAGE_NO_READ_AHEAD) || !codec_reads_ahead())
 		return;
 	s = find_stream(img->core, offset);
 	if (!s->used) {

@@ -58,7 +58,7 @@ static struct pool blocking = {
 	.wanted = PTHREAD_COND_INITIALIZER,
 };
 
-unsigned pool_width(void)
+static unsigned count_processors(void)
 {
 	cpu_set_t set;
 
@@ -67,6 +67,18 @@ unsigned pool_width(void)
 	/* More processors than the set has room for. */
 	long n = sysconf(_SC_NPROCESSORS_ONLN);
 	return n > 0 ? (unsigned)n : 1;
+}
+
+unsigned pool_width(void)
+{
+	static unsigned width; /* asked once; all who ask at first get the same */
+	unsigned known = __atomic_load_n(&width, __ATOMIC_RELAXED);
+
+	if (!known) {
+		known = count_processors();
+		__atomic_store_n(&width, known, __ATOMIC_RELAXED);
+	}
+	return known;
 }
 
 static void job_done(void *arg)
@@ -218,14 +230,7 @@ static int run(struct pool *p, unsigned limit, int (*fn)(void *arg), void *arg)
 
 int pool_run(int (*fn)(void *arg), void *arg)
 {
-	static unsigned width; /* asking costs a system call; all who ask at first get the same */
-	unsigned known = __atomic_load_n(&width, __ATOMIC_RELAXED);
-
-	if (!known) {
-		known = pool_width();
-		__atomic_store_n(&width, known, __ATOMIC_RELAXED);
-	}
-	return run(&processors, known, fn, arg);
+	return run(&processors, pool_width(), fn, arg);
 }
 
 int pool_run_blocking(int (*fn)(void *arg), void *arg)

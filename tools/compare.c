@@ -283,6 +283,7 @@ static int compare(struct compare *c, bool show_progress)
 static int run(struct args *args)
 {
 	struct tool_source s = {.format = opt_value(args, 'f'),
+				.flags = IMAGE_NO_READ_AHEAD,
 				.cache = opt_value(args, 'T'),
 				.cache_wrong = "Invalid source cache option",
 				.with_image_opts = opt_given(args, OPT_IMAGE_OPTS)};

@@ -173,13 +173,13 @@ static bool parse(struct convert *c)
 static bool open_sources(struct convert *c)
 {
 	struct tool_source s = {.format = opt_value(c->args, 'f'),
-				.flags = IMAGE_NO_SHARE_WRITE,
+				.flags = IMAGE_NO_SHARE_WRITE | IMAGE_NO_READ_AHEAD,
 				.cache = opt_value(c->args, 'T'),
 				.with_image_opts = opt_given(c->args, OPT_IMAGE_OPTS)};
 	const char *snapshot = opt_value(c->args, 'l');
 
 	if (opt_given(c->args, 'U'))
-		s.flags = 0;
+		s.flags = IMAGE_NO_READ_AHEAD;
 	c->sources = g_new0(struct image *, c->args->n);
 	for (int i = 0; i < c->args->n - 1; i++) {
 		struct image *img = tool_open(c->args, c->args->operands[i], &s);
