@@ -94,11 +94,6 @@ static int read_bytes(const struct window *w, const struct extent *e, uint64_t a
 	return image_read(w->img, at, buf, size);
 }
 
-static bool is_zero(const struct extent *e)
-{
-	return e->kind == EXTENT_HOLE || e->kind == EXTENT_ZERO;
-}
-
 static void reply_read_error(fuse_req_t req, const struct window *w, uint64_t at, size_t size,
 			     int err)
 {
@@ -125,7 +120,7 @@ void data_reply_read(fuse_req_t req, const struct window *w, uint64_t offset, si
 		reply_read_error(req, w, at, size, -ret);
 		return;
 	}
-	if (is_zero(&e) && e.len >= size) {
+	if (extent_is_zero(&e) && e.len >= size) {
 		reply_zeroes(req, size);
 		return;
 	}
@@ -153,7 +148,7 @@ static int next_run(struct image *img, uint64_t at, uint64_t len, bool *is_data,
 	if (ret)
 		return ret;
 	*run = e.start + e.len - at;
-	*is_data = !is_zero(&e);
+	*is_data = !extent_is_zero(&e);
 	if (e.kind == EXTENT_DATA && (e.flags & EXTENT_MAYBE_SPARSE))
 		return file_extent(e.file, e.host + (at - e.start), *run, is_data, run);
 	return 0;

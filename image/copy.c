@@ -270,11 +270,6 @@ static void spawn_pieces(struct copy *c, const struct extent *e)
 	}
 }
 
-static bool is_zero_kind(const struct extent *e)
-{
-	return e->kind == EXTENT_HOLE || e->kind == EXTENT_ZERO;
-}
-
 /* The host file's own holes are zeroes too. */
 static void ask_host(struct extent *e)
 {
@@ -313,7 +308,7 @@ static void walk(struct copy *c)
 		}
 		ask_host(&e);
 		offset += e.len;
-		if (is_zero_kind(&e) && job->sparse) {
+		if (extent_is_zero(&e) && job->sparse) {
 			if (write_zeroes(c, e.start, e.len) == 0)
 				advance(c, e.len);
 			if (job->cancelled && job->cancelled(job->arg))

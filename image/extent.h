@@ -3,6 +3,7 @@
 #ifndef IMGFS_IMAGE_EXTENT_H
 #define IMGFS_IMAGE_EXTENT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct file;
@@ -38,5 +39,11 @@ struct extent {
 	struct image *layer; /* whose extent this is; NULL when no layer describes it */
 	unsigned depth;      /* 0 is the top of the chain; for an unallocated range the deepest */
 };
+
+/* Does it read as zeroes without asking any file? */
+static inline bool extent_is_zero(const struct extent *e)
+{
+	return e->kind == EXTENT_HOLE || e->kind == EXTENT_ZERO;
+}
 
 #endif

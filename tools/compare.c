@@ -46,11 +46,6 @@ struct piece {
 	size_t len;
 };
 
-static bool is_zero_kind(const struct extent *e)
-{
-	return e->kind == EXTENT_HOLE || e->kind == EXTENT_ZERO;
-}
-
 static bool same_file(struct file *x, struct file *y)
 {
 	const struct stat *s = file_stat(x), *t = file_stat(y);
@@ -62,7 +57,7 @@ static bool same_file(struct file *x, struct file *y)
 /* Proof of equality without reading. Both extents begin at the same offset. */
 static bool known_equal(const struct extent *x, const struct extent *y)
 {
-	if (is_zero_kind(x) && is_zero_kind(y))
+	if (extent_is_zero(x) && extent_is_zero(y))
 		return true;
 	return x->kind == EXTENT_DATA && y->kind == EXTENT_DATA && !x->cryptor && !y->cryptor &&
 	       x->host == y->host && same_file(x->file, y->file);
@@ -146,8 +141,8 @@ static void spawn_pieces(struct compare *c, const struct extent *ea, const struc
 		p->c = c;
 		p->ea = *ea;
 		p->eb = *eb;
-		p->a = is_zero_kind(ea) ? NULL : c->a;
-		p->b = is_zero_kind(eb) ? NULL : c->b;
+		p->a = extent_is_zero(ea) ? NULL : c->a;
+		p->b = extent_is_zero(eb) ? NULL : c->b;
 		p->offset = offset;
 		p->len = MIN(end - offset, PIECE - offset % PIECE);
 		offset += p->len;
@@ -174,7 +169,7 @@ static bool map(struct compare *c, struct image *img, uint64_t offset, uint64_t 
 static bool same_status(const struct extent *x, const struct extent *y)
 {
 	return (x->kind == EXTENT_HOLE) == (y->kind == EXTENT_HOLE) &&
-	       is_zero_kind(x) == is_zero_kind(y);
+	       extent_is_zero(x) == extent_is_zero(y);
 }
 
 /* Returns false when there is no need to go on. */
@@ -229,7 +224,7 @@ static void compare_tail(struct compare *c)
 
 		if (!map(c, large, offset, MIN(c->total - offset, WALK_STEP), &e))
 			break;
-		if (!is_zero_kind(&e))
+		if (!extent_is_zero(&e))
 			spawn_pieces(c, a_larger ? &e : &zero, a_larger ? &zero : &e, offset,
 				     e.len);
 		offset += e.len;

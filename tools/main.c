@@ -13,9 +13,6 @@
 #include "io/pool.h"
 #include "tools/tool.h"
 
-/* Commands go through a disk once: what was decoded is hardly asked for again. */
-#define DECODED_CACHE (8u << 20)
-
 const char *tool_name = "imgtool";
 bool tool_is_qemu;
 
@@ -113,7 +110,6 @@ static int run(struct args *args)
 	}
 	memory_keep_large_buffers();
 	image_set_formats(formats_table);
-	codec_cache_set_limit(DECODED_CACHE);
 	tool_catch_signals();
 	status = loop_run(loop, in_coroutine, args);
 	opt_clear(args);
