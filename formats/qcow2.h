@@ -295,6 +295,57 @@ const char *qcow2_snapshot_l1_wrong(const struct qcow2 *q, const struct qcow2_sn
 GPtrArray *qcow2_snapshot_list(struct image *img, GError **error);
 bool qcow2_view(struct image *img, unsigned index, struct image *view, GError **error);
 
+/*
+ * Writing. Order on disk, the same for every operation:
+ *
+ *   1. guest data (the core wrote it), and in phase QCOW2_NEW: refcount blocks with raised counts,
+ *	and all of a table that nothing durable points at yet (new L2, L1, refcount and snapshot
+ *	tables, new refcount blocks)
+ *   2. phase QCOW2_REFTABLE: refcount table entries that point at new refcount blocks
+ *   3. phase QCOW2_TABLES: L2 and L1 entries
+ *   4. the header, one sector, where an operation changes it (that is its point of commit)
+ *   5. only now counts are lowered (qcow2_free_later), and freed clusters may be used again
+ *
+ * with a sync of the file between steps that have something to write. Cut anywhere, the image has
+ * at worst counts that are too high: leaks. Nothing is ever lowered or reused before what no longer
+ * points at it is durable.
+ */
+enum qcow2_phase { QCOW2_NEW, QCOW2_REFTABLE, QCOW2_TABLES };
+
+/*
+ * qcow2-refcount.c. The caller holds the metadata lock exclusively (every callback marked [x]).
+ * 0 or -errno with a fault recorded; all may yield.
+ *
+ * Contiguous clusters with refcount 1, `bytes` rounded up to clusters. They lie outside of every
+ * cluster in use, whatever a wrong count says, of fixed ranges and of the pending frees.
+ */
+int qcow2_alloc(struct image *img, uint64_t bytes, uint64_t *host);
+int qcow2_refcount(struct image *img, uint64_t host, uint64_t *count);
+/* Raises the counts of all clusters that [host, host+len) touches by one; -EOVERFLOW leaves none
+ * raised. */
+int qcow2_ref(struct image *img, uint64_t host, uint64_t len);
+/* Lowers them by one, after step 4 of the next qcow2_flush; at 0 the host gets the space back when
+ * discard is asked for. Takes effect in memory at that time too. */
+int qcow2_free_later(struct image *img, uint64_t host, uint64_t len);
+/* Steps 1 to 3, then the frees that were pending when it began. */
+int qcow2_flush(struct image *img);
+/* The same, with step 4: writes the header from q->header (qcow2_header_store). On failure the
+ * header on disk is the old one or the new one. */
+int qcow2_flush_header(struct image *img);
+
+/* qcow2-header.c */
+/* The first cluster for h: extensions, feature names, backing name. -ENOSPC: does not fit. Pure. */
+int qcow2_header_encode(const struct qcow2_header *h, void *cluster);
+/* Writes the header so that a cut leaves the old or the new one, and syncs. 0 or -errno. Yields. */
+int qcow2_header_store(struct image *img);
+
+/* qcow2-write.c */
+int qcow2_reserve(struct image *img, uint64_t offset, uint64_t len, unsigned flags,
+		  struct claim *claim);
+int qcow2_commit(struct image *img, struct claim *claim);
+void qcow2_abandon(struct image *img, struct claim *claim);
+int qcow2_unmap(struct image *img, uint64_t offset, uint64_t len, enum unmap_mode mode);
+
 /* qcow2-bitmap.c */
 
 struct qcow2_bitmap { /* a directory entry without its name */

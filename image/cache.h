@@ -8,6 +8,7 @@
 #ifndef IMGFS_IMAGE_CACHE_H
 #define IMGFS_IMAGE_CACHE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -38,9 +39,36 @@ void cache_put(struct cache_block *block);
 /* Copies a range of any length out of the cache. 0 or -errno. May yield. */
 int cache_read(struct cache *c, struct file *f, uint64_t offset, void *buf, size_t len);
 
+/*
+ * Writing. A changed block is never written by itself, only when its driver flushes, phase after
+ * phase with a sync between them: what a table entry points at is durable before the entry is.
+ * That replaces "write that block first" edges between blocks, which can form cycles. Phases are
+ * kept for each 512-byte sector, because with 512-byte clusters one block holds tables of
+ * different kinds. The words for the phases are the driver's; qcow2's are in formats/qcow2.h.
+ *
+ * cache_dirty: the caller, who has the block pinned, has changed data[0 .. len) inside of it,
+ * without a yield since cache_get or with a lock that keeps cache_write_phase away. A sector that is
+ * dirty already keeps the lower phase. Dirty blocks are not given up, so they may exceed the limit:
+ * cache_wants_flush says when a driver should flush before it goes on.
+ */
+#define CACHE_PHASES 4
+void cache_dirty(struct cache_block *block, const void *data, size_t len, unsigned phase);
+/* Changes a range of any length; whole blocks are not read first. 0 or -errno. May yield. */
+int cache_write(struct cache *c, struct file *f, uint64_t offset, const void *buf, size_t len,
+		unsigned phase);
+/*
+ * Writes the dirty sectors of this file and phase in ascending order, neighbours as one request.
+ * Does not sync. What could not be written stays dirty. 0 or the first -errno. May yield.
+ */
+int cache_write_phase(struct cache *c, struct file *f, unsigned phase);
+bool cache_has_dirty(const struct cache *c, const struct file *f, unsigned phase);
+bool cache_wants_flush(const struct cache *c);
+/* Forgets a range with its changes: clusters that are free or that will be written around it. */
+void cache_drop_range(struct cache *c, struct file *f, uint64_t offset, uint64_t len);
+
 /* For tests and statistics. */
 struct cache_stats {
-	size_t bytes, limit;
+	size_t bytes, limit, dirty;
 	uint64_t hits, misses;
 };
 void cache_get_stats(const struct cache *c, struct cache_stats *stats);
