@@ -15,7 +15,7 @@
 struct cache;
 struct file;
 
-#define CACHE_BLOCK 4096 /* bytes; blocks begin at multiples of it in the file */
+#define CACHE_BLOCK	   4096 /* bytes; blocks begin at multiples of it in the file */
 #define CACHE_DEFAULT_SIZE (32u << 20)
 
 /* bytes: upper bound of what it holds; at least 64 blocks are always allowed. */
@@ -47,9 +47,9 @@ int cache_read(struct cache *c, struct file *f, uint64_t offset, void *buf, size
  * different kinds. The words for the phases are the driver's; qcow2's are in formats/qcow2.h.
  *
  * cache_dirty: the caller, who has the block pinned, has changed data[0 .. len) inside of it,
- * without a yield since cache_get or with a lock that keeps cache_write_phase away. A sector that is
- * dirty already keeps the lower phase. Dirty blocks are not given up, so they may exceed the limit:
- * cache_wants_flush says when a driver should flush before it goes on.
+ * without a yield since cache_get or with a lock that keeps cache_write_phase away. A sector that
+ * is dirty already keeps the lower phase. Dirty blocks are not given up, so they may exceed the
+ * limit: cache_wants_flush says when a driver should flush before it goes on.
  */
 #define CACHE_PHASES 4
 void cache_dirty(struct cache_block *block, const void *data, size_t len, unsigned phase);

@@ -20,8 +20,8 @@ enum extent_kind {
 };
 
 enum extent_flags {
-	EXTENT_WRITABLE = 1 << 0, /* DATA: may be overwritten in place */
-	EXTENT_HAS_HOST = 1 << 1, /* ZERO, HOLE: file and host name space kept for it */
+	EXTENT_WRITABLE = 1 << 0,     /* DATA: may be overwritten in place */
+	EXTENT_HAS_HOST = 1 << 1,     /* ZERO, HOLE: file and host name space kept for it */
 	EXTENT_MAYBE_SPARSE = 1 << 2, /* DATA: the host file's own holes are worth asking for */
 };
 
@@ -37,7 +37,7 @@ struct extent {
 	const struct cryptor *cryptor; /* DATA and CODED: NULL when not encrypted */
 	/* Filled by the core (image_map), not by drivers: */
 	struct image *layer; /* whose extent this is; NULL when no layer describes it */
-	unsigned depth;      /* 0 is the top of the chain; for an unallocated range the deepest */
+	unsigned depth;	     /* 0 is the top of the chain; for an unallocated range the deepest */
 };
 
 /* Does it read as zeroes without asking any file? */

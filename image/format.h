@@ -33,13 +33,13 @@ struct snapshot;
 #define IMAGE_ERROR image_error_quark()
 GQuark image_error_quark(void);
 enum image_error {
-	IMAGE_ERROR_FAILED,      /* a system call, memory: see the words */
-	IMAGE_ERROR_INVALID,     /* the image breaks its specification */
+	IMAGE_ERROR_FAILED,	 /* a system call, memory: see the words */
+	IMAGE_ERROR_INVALID,	 /* the image breaks its specification */
 	IMAGE_ERROR_UNSUPPORTED, /* valid, but a feature that is not here (yet) */
-	IMAGE_ERROR_REFUSED,     /* a name in an image that the gate does not allow */
-	IMAGE_ERROR_LOCKED,      /* somebody else uses it */
-	IMAGE_ERROR_NOT_FOUND,   /* snapshot, format name, file */
-	IMAGE_ERROR_USAGE,       /* options that contradict each other or are unknown */
+	IMAGE_ERROR_REFUSED,	 /* a name in an image that the gate does not allow */
+	IMAGE_ERROR_LOCKED,	 /* somebody else uses it */
+	IMAGE_ERROR_NOT_FOUND,	 /* snapshot, format name, file */
+	IMAGE_ERROR_USAGE,	 /* options that contradict each other or are unknown */
 };
 
 #define PROBE_HEAD 2048 /* bytes of the file's front that probe sees */
@@ -52,15 +52,16 @@ struct probe {
 
 /* An allocating write in three steps: reserve -> (core fills and writes) -> commit or abandon. */
 struct claim {
-	uint64_t start, len;	   /* bytes of the disk that the claim covers: whole units */
-	struct file *file;	   /* where the data goes: file[host .. host+len) */
+	uint64_t start, len; /* bytes of the disk that the claim covers: whole units */
+	struct file *file;   /* where the data goes: file[host .. host+len) */
 	uint64_t host;
-	uint32_t coded_len;	   /* reserve was asked for a compressed write: bytes at host */
-	bool fill;		   /* the core must fill the rest of the unit from what was readable before */
-	uint64_t word[4];	   /* the driver's own */
+	uint32_t coded_len; /* reserve was asked for a compressed write: bytes at host */
+	bool fill; /* the core must fill the rest of the unit from what was readable before */
+	uint64_t word[4]; /* the driver's own */
 };
 enum reserve_flags {
-	RESERVE_ZERO = 1 << 0,  /* the range becomes zero without data (claim.len may have no host) */
+	RESERVE_ZERO =
+		1 << 0, /* the range becomes zero without data (claim.len may have no host) */
 	RESERVE_CODED = 1 << 1, /* coded_len bytes will be written */
 };
 enum unmap_mode {
@@ -69,8 +70,8 @@ enum unmap_mode {
 };
 
 struct format {
-	const char *name;     /* "qcow2" */
-	const char *long_name; /* for help */
+	const char *name;			  /* "qcow2" */
+	const char *long_name;			  /* for help */
 	const struct option_desc *open_options;	  /* NULL: none beside driver, file.* */
 	const struct option_desc *create_options; /* NULL: cannot be created */
 	const struct option_desc *amend_options;
@@ -105,7 +106,8 @@ struct format {
 	 */
 	int (*map)(struct image *img, uint64_t offset, uint64_t len, struct extent *e);
 
-	/* Writing [x]. NULL in read-only drivers; drivers whose map gives WRITABLE data need none. */
+	/* Writing [x]. NULL in read-only drivers; drivers whose map gives WRITABLE data need none.
+	 */
 	int (*reserve)(struct image *img, uint64_t offset, uint64_t len, unsigned flags,
 		       struct claim *claim);
 	int (*commit)(struct image *img, struct claim *claim);
@@ -117,7 +119,8 @@ struct format {
 	/* Control [x]. NULL: the format cannot. */
 	bool (*create)(const char *filename, struct options *options, GError **error);
 	bool (*resize)(struct image *img, uint64_t size, struct options *options, GError **error);
-	bool (*set_backing)(struct image *img, const char *name, const char *format, GError **error);
+	bool (*set_backing)(struct image *img, const char *name, const char *format,
+			    GError **error);
 	bool (*amend)(struct image *img, struct options *options, GError **error);
 	bool (*measure)(struct options *options, uint64_t size, struct image *source,
 			uint64_t *required, uint64_t *fully_allocated, GError **error);
@@ -136,7 +139,8 @@ struct format {
 	bool (*snapshot_create)(struct image *img, const char *name, GError **error);
 	bool (*snapshot_apply)(struct image *img, unsigned index, GError **error);
 	bool (*snapshot_delete)(struct image *img, unsigned index, GError **error);
-	bool (*snapshot_rename)(struct image *img, unsigned index, const char *name, GError **error);
+	bool (*snapshot_rename)(struct image *img, unsigned index, const char *name,
+				GError **error);
 
 	/* The "format-specific" part of info: emits one object's rows; no begin/end. */
 	bool (*describe)(struct image *img, struct report *r, GError **error);
@@ -146,7 +150,7 @@ struct format {
 };
 
 struct snapshot {
-	char *id, *name; /* any bytes but NUL: escape before printing */
+	char *id, *name;    /* any bytes but NUL: escape before printing */
 	uint64_t disk_size; /* bytes */
 	uint64_t vm_state_size;
 	int64_t date_sec;

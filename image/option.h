@@ -12,7 +12,7 @@
 
 enum option_type { OPTION_STRING, OPTION_BOOL, OPTION_SIZE, OPTION_NUMBER };
 
-struct option_desc { /* a table ends with name == NULL */
+struct option_desc {	  /* a table ends with name == NULL */
 	const char *name; /* dotted: "cache.direct" */
 	enum option_type type;
 	const char *help;

@@ -15,8 +15,8 @@
 #include <stdio.h>
 
 enum report_style {
-	REPORT_TEXT,         /* "    key name: value" */
-	REPORT_JSON,         /* indented */
+	REPORT_TEXT,	     /* "    key name: value" */
+	REPORT_JSON,	     /* indented */
 	REPORT_JSON_COMPACT, /* one object a line inside an array, as `map` prints */
 };
 

@@ -18,7 +18,7 @@ struct direct_range {
 struct posix_file {
 	struct file base;
 	bool nowait;		      /* the file system knows RWF_NOWAIT */
-	bool in_memory; /* tmpfs: knows no RWF_NOWAIT, but all of it is page cache */
+	bool in_memory;		      /* tmpfs: knows no RWF_NOWAIT, but all of it is page cache */
 	const struct aio_ops *engine; /* NULL: the best one, found at the first use */
 	bool engine_ready;
 

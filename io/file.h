@@ -21,24 +21,26 @@ enum file_flags {
 	FILE_CREATE = 1 << 1, /* create if missing; the mode is 0644 & ~umask */
 	FILE_EXCL = 1 << 2,   /* with FILE_CREATE: must not exist */
 	FILE_TRUNC = 1 << 3,  /* cut to 0 after the locks are had, never before */
-	FILE_REGULAR_ONLY = 1 << 4, /* refuse anything but a regular file (never blocks on a FIFO) */
+	FILE_REGULAR_ONLY =
+		1 << 4, /* refuse anything but a regular file (never blocks on a FIFO) */
 };
 
 /* qemu's five cache modes. */
 enum cache_mode {
 	CACHE_WRITEBACK,    /* default: page cache, flush on request */
 	CACHE_WRITETHROUGH, /* page cache, each write flushed */
-	CACHE_NONE,         /* O_DIRECT, flush on request */
+	CACHE_NONE,	    /* O_DIRECT, flush on request */
 	CACHE_DIRECTSYNC,   /* O_DIRECT, each write flushed */
-	CACHE_UNSAFE,       /* page cache, flush ignored */
+	CACHE_UNSAFE,	    /* page cache, flush ignored */
 };
 /* "none" or "off", "writeback", ... false if the word is none of them. */
 bool cache_mode_parse(const char *word, enum cache_mode *mode);
 
 enum aio_engine {
-	AIO_AUTO,     /* io_uring where the kernel allows it, else threads; libaio is never chosen silently */
+	AIO_AUTO, /* io_uring where the kernel allows it, else threads; libaio is never chosen
+		     silently */
 	AIO_THREADS,
-	AIO_NATIVE,   /* libaio: needs CACHE_NONE or CACHE_DIRECTSYNC */
+	AIO_NATIVE, /* libaio: needs CACHE_NONE or CACHE_DIRECTSYNC */
 	AIO_IO_URING,
 };
 bool aio_engine_parse(const char *word, enum aio_engine *engine); /* threads native io_uring */
@@ -58,7 +60,7 @@ struct file_options {
 	unsigned flags; /* enum file_flags */
 	enum cache_mode cache;
 	enum aio_engine aio;
-	unsigned perms;    /* what we hold: enum file_perm bits */
+	unsigned perms;	   /* what we hold: enum file_perm bits */
 	unsigned unshared; /* what others may not hold; 0 with -U */
 };
 
@@ -126,8 +128,8 @@ int file_zero(struct file *f, uint64_t offset, uint64_t len);
 int file_punch(struct file *f, uint64_t offset, uint64_t len);
 /* copy_file_range inside the kernel; bytes copied (may be short) or -errno
  * (-EOPNOTSUPP, -EXDEV: copy by hand). May yield. */
-int64_t file_copy_range(struct file *from, uint64_t from_offset, struct file *to, uint64_t to_offset,
-			uint64_t len);
+int64_t file_copy_range(struct file *from, uint64_t from_offset, struct file *to,
+			uint64_t to_offset, uint64_t len);
 
 /*
  * Is there data at offset? *is_data, and in *run how many bytes from offset on

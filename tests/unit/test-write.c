@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The write path with a fake driver: order of steps, failures, overlapping writers, copy-on-write. */
+/* The write path with a fake driver: order of steps, failures, overlapping writers, copy-on-write.
+ */
 #include "config.h"
 
 #include <errno.h>
@@ -161,9 +162,9 @@ TEST(read_only)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_allocates),    cmocka_unit_test(test_failed_write),
-		cmocka_unit_test(test_overlapping),  cmocka_unit_test(test_copy_on_write),
-		cmocka_unit_test(test_zeroes),	     cmocka_unit_test(test_read_only),
+		cmocka_unit_test(test_allocates),   cmocka_unit_test(test_failed_write),
+		cmocka_unit_test(test_overlapping), cmocka_unit_test(test_copy_on_write),
+		cmocka_unit_test(test_zeroes),	    cmocka_unit_test(test_read_only),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
