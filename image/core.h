@@ -131,6 +131,11 @@ bool codec_is_known(const struct extent *e);
 /* Is decoding ahead of a reader of any use? */
 bool codec_reads_ahead(void);
 
+/* control.c: alone on a writable image, with everything flushed, until control_end, which flushes
+ * again and returns ok, or false when that failed. */
+bool control_begin(struct image *img, struct range *r, GError **error);
+bool control_end(struct image *img, struct range *r, bool ok, GError **error);
+
 /* zero.c: moves in an iovec. Fills out (at least niov long) with bytes [skip, skip+len); entries
  * used. */
 int iov_slice(const struct iovec *iov, int niov, size_t skip, size_t len, struct iovec *out);

@@ -28,6 +28,7 @@ struct report;
 struct check_result;
 struct check_options;
 struct snapshot;
+struct image_progress;
 
 /* Domain of all errors of image/ and formats/. */
 #define IMAGE_ERROR image_error_quark()
@@ -118,10 +119,12 @@ struct format {
 
 	/* Control [x]. NULL: the format cannot. */
 	bool (*create)(const char *filename, struct options *options, GError **error);
+	/* Sets img->size. options: "preallocation", taken out. */
 	bool (*resize)(struct image *img, uint64_t size, struct options *options, GError **error);
 	bool (*set_backing)(struct image *img, const char *name, const char *format,
 			    GError **error);
-	bool (*amend)(struct image *img, struct options *options, GError **error);
+	bool (*amend)(struct image *img, struct options *options,
+		      const struct image_progress *progress, GError **error);
 	bool (*measure)(struct options *options, uint64_t size, struct image *source,
 			uint64_t *required, uint64_t *fully_allocated, GError **error);
 	/* Finds what is wrong; see image/check.h. */

@@ -88,6 +88,7 @@ void image_unref(struct image *img)
 bool image_check(struct image *img, const struct check_options *options,
 		 struct check_result *result, GError **error)
 {
+	struct range r;
 	bool ok;
 
 	if (!img->format->check) {
@@ -96,9 +97,17 @@ bool image_check(struct image *img, const struct check_options *options,
 		return false;
 	}
 	memset(result, 0, sizeof(*result));
-	co_rwlock_wrlock(&img->core->lock);
-	ok = img->format->check(img, options, result, error);
-	co_rwlock_unlock(&img->core->lock);
+	if (options->repair == CHECK_REPAIR_NONE) {
+		co_rwlock_wrlock(&img->core->lock);
+		ok = img->format->check(img, options, result, error);
+		co_rwlock_unlock(&img->core->lock);
+	} else {
+		ok = control_begin(img, &r, error);
+		if (ok) {
+			ok = img->format->check(img, options, result, error);
+			ok = control_end(img, &r, ok, error);
+		}
+	}
 	if (!ok)
 		g_prefix_error(error, "Could not check '%s': ", img->filename);
 	return ok;

@@ -175,6 +175,31 @@ int image_discard(struct image *img, uint64_t offset, uint64_t len);
 /* Everything acknowledged before is durable: tables, then every file. */
 int image_flush(struct image *img);
 
+/*
+ * control.c: changes of an image's structure. Each waits until nothing else is under way on the
+ * image, flushes before and after, and is refused on a read-only image. false and *error: the
+ * sentence is the driver's, without the file name; nothing has changed for a reader. A format that
+ * cannot: IMAGE_ERROR_UNSUPPORTED. All may yield.
+ */
+struct image_progress { /* of something that takes long; tell may be NULL */
+	void (*tell)(void *arg, uint64_t done, uint64_t total);
+	void *arg;
+};
+/* options: "preallocation" for what is added; NULL: none. It is the caller's to ask whether
+ * shrinking is wanted. */
+bool image_resize(struct image *img, uint64_t size, struct options *options, GError **error);
+/* name as it is recorded, NULL: none; format NULL: not recorded. The file is not opened:
+ * img->backing stays as it is, img->backing_name and backing_format follow. */
+bool image_set_backing(struct image *img, const char *name, const char *format, GError **error);
+/* Changes options of the format's amend_options; progress may be NULL. */
+bool image_amend(struct image *img, struct options *options, const struct image_progress *progress,
+		 GError **error);
+/* index: of the list that image_snapshots gives; an earlier list is out of date afterwards. */
+bool image_snapshot_create(struct image *img, const char *name, GError **error);
+bool image_snapshot_apply(struct image *img, unsigned index, GError **error);
+bool image_snapshot_delete(struct image *img, unsigned index, GError **error);
+bool image_snapshot_rename(struct image *img, unsigned index, const char *name, GError **error);
+
 /* Control. */
 bool image_create(const char *filename, const struct format *format, struct options *options,
 		  GError **error);
