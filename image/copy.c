@@ -11,6 +11,7 @@
 
 #include "image/buffers.h"
 #include "image/image.h"
+#include "image/throttle.h"
 #include "io/pool.h"
 
 /* Small enough that a piece stays in the processor's cache between read and write. */
@@ -23,6 +24,7 @@ struct copy {
 	struct co_group group;
 	struct buffers buffers;
 	struct co_queue turn;
+	unsigned above;			 /* layers above the base; 0: there is no base */
 	uint64_t next_piece, next_write; /* numbers of pieces: writes begin in that order */
 	uint64_t done;
 	bool failed;
@@ -243,6 +245,15 @@ static int piece_run(void *arg)
 
 /* ---- the walk ------------------------------------------------------------------------------ */
 
+static bool may_go_on(struct copy *c, uint64_t len)
+{
+	const struct copy_job *job = c->job;
+
+	if (job->cancelled && job->cancelled(job->arg))
+		return false;
+	return !job->throttle || throttle_wait(job->throttle, len, job->cancelled, job->arg);
+}
+
 static void spawn_pieces(struct copy *c, const struct extent *e)
 {
 	uint64_t offset = e->start, end = e->start + e->len;
@@ -257,7 +268,7 @@ static void spawn_pieces(struct copy *c, const struct extent *e)
 		p->len = MIN(end - offset, PIECE - offset % PIECE);
 		p->number = c->next_piece++;
 		offset += p->len;
-		if (c->job->cancelled && c->job->cancelled(c->job->arg)) {
+		if (!may_go_on(c, p->len)) {
 			c->failed = true;
 			if (!c->error)
 				g_set_error(&c->error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
@@ -284,6 +295,23 @@ static void ask_host(struct extent *e)
 		e->kind = EXTENT_ZERO;
 }
 
+static unsigned count_above(const struct copy_job *job)
+{
+	unsigned n = 0;
+
+	for (struct image *img = job->source; job->base && img && img != job->base;
+	     img = img->backing)
+		n++;
+	return n;
+}
+
+/* Only the base describes it. A hole of smaller depth is where a layer above the base ends, which
+ * the guest sees as zeroes whatever the base holds. */
+static bool left_to_base(const struct copy *c, const struct extent *e)
+{
+	return c->above && e->kind == EXTENT_HOLE && e->depth == c->above - 1;
+}
+
 static void walk(struct copy *c)
 {
 	const struct copy_job *job = c->job;
@@ -291,8 +319,8 @@ static void walk(struct copy *c)
 
 	while (offset < end && !c->failed) {
 		struct extent e;
-		int ret =
-			image_map_run(job->source, offset, MIN(end - offset, ZERO_STEP), NULL, &e);
+		uint64_t n = MIN(end - offset, ZERO_STEP);
+		int ret = image_map_run(job->source, offset, n, job->base, &e);
 
 		if (ret < 0) {
 			if (!job->salvage) {
@@ -308,8 +336,8 @@ static void walk(struct copy *c)
 		}
 		ask_host(&e);
 		offset += e.len;
-		if (extent_is_zero(&e) && job->sparse) {
-			if (write_zeroes(c, e.start, e.len) == 0)
+		if (left_to_base(c, &e) || (extent_is_zero(&e) && job->sparse)) {
+			if (left_to_base(c, &e) || write_zeroes(c, e.start, e.len) == 0)
 				advance(c, e.len);
 			if (job->cancelled && job->cancelled(job->arg))
 				c->failed = true;
@@ -321,7 +349,7 @@ static void walk(struct copy *c)
 
 bool image_copy(const struct copy_job *job, GError **error)
 {
-	struct copy c = {.job = job, .buffers.size = PIECE};
+	struct copy c = {.job = job, .buffers.size = PIECE, .above = count_above(job)};
 
 	g_assert(job->coroutines >= 1 && job->coroutines <= COPY_COROUTINES_MAX);
 	co_group_init(&c.group, job->coroutines);

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 struct image;
+struct throttle;
 
 #define COPY_COROUTINES_MAX	16
 #define COPY_COROUTINES_DEFAULT 8
@@ -16,17 +17,20 @@ struct image;
 
 struct copy_job {
 	struct image *source;
-	uint64_t start, len;  /* bytes of the source's disk */
+	uint64_t start, len; /* bytes of the source's disk */
+	/* Of the source's chain: what no layer above it describes is not copied. NULL: all is. */
+	struct image *base;
 	struct image *target; /* writable */
 	uint64_t target_start;
 	/* Runs of zeroes of at least this many bytes are not written as data; a
 	 * multiple of 512. 0: every byte is written. */
 	uint32_t sparse;
-	bool target_is_zero; /* zeroes need not be written at all */
-	unsigned coroutines; /* 1..COPY_COROUTINES_MAX */
-	bool out_of_order;   /* else writes begin in the order of the disk */
-	bool salvage;	     /* what cannot be read becomes zeroes, and is told */
-	bool offload;	     /* try to copy inside the kernel */
+	bool target_is_zero;	   /* zeroes need not be written at all */
+	unsigned coroutines;	   /* 1..COPY_COROUTINES_MAX */
+	bool out_of_order;	   /* else writes begin in the order of the disk */
+	bool salvage;		   /* what cannot be read becomes zeroes, and is told */
+	bool offload;		   /* try to copy inside the kernel */
+	struct throttle *throttle; /* counts what is read and written; NULL: no limit */
 	/* Called now and then; may be NULL. done: bytes of this job. */
 	void (*progress)(void *arg, uint64_t done);
 	void (*salvaged)(void *arg, uint64_t offset, uint64_t len, const char *why);

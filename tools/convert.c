@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "image/copy.h"
+#include "image/throttle.h"
 #include "tools/target.h"
 
 static const struct opt options[] = {
@@ -30,7 +31,7 @@ static const struct opt options[] = {
 	{'B', NULL, "FILE", "backing file of the target (not for raw)"},
 	{'b', NULL, "FILE", "the same as -B"},
 	{'F', NULL, "FMT", "format of that backing file"},
-	{'r', NULL, "RATE", "bytes a second at most (not in this version)"},
+	{'r', NULL, "RATE", "bytes a second at most (default: no limit)"},
 	{OPT_BITMAPS, "bitmaps", NULL, "copy bitmaps too (not for raw)"},
 	{OPT_SKIP_BROKEN, "skip-broken-bitmaps", NULL, "with --bitmaps: leave out broken ones"},
 	OPTS_OPEN,
@@ -46,6 +47,7 @@ struct convert {
 	const struct format *format;
 	struct options *create_options;
 	struct progress progress;
+	struct throttle throttle;
 	uint32_t sparse;
 	unsigned coroutines;
 	bool quiet;
@@ -147,18 +149,14 @@ static bool check_cache_word(const char *word, const char *wrong)
 static bool parse(struct convert *c)
 {
 	const struct args *a = c->args;
-	uint64_t rate;
 
 	if (!check_switches(a) || !parse_sparse(a, &c->sparse) ||
 	    !parse_coroutines(a, &c->coroutines) || !tool_check_common(c->args) ||
 	    !check_cache_word(opt_value(a, 't'), "Invalid cache option") ||
 	    !check_cache_word(opt_value(a, 'T'), "Invalid source cache option"))
 		return false;
-	if (opt_given(a, 'r')) {
-		if (tool_size(opt_value(a, 'r'), "rate limit", 0, INT64_MAX, &rate))
-			tool_error("A rate limit (-r) is not available in this version");
+	if (!tool_rate(a, &c->throttle))
 		return false;
-	}
 	if (a->n < 2)
 		return refuse("Must specify image file name");
 	if (opt_given(a, 'l') && a->n > 2)
@@ -281,6 +279,7 @@ static bool copy_all(struct convert *c, GError **error)
 		.out_of_order = opt_given(a, 'W'),
 		.salvage = opt_given(a, OPT_SALVAGE),
 		.offload = opt_given(a, 'C'),
+		.throttle = &c->throttle,
 		.progress = on_progress,
 		.salvaged = on_salvaged,
 		.cancelled = on_cancelled,

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "image/throttle.h"
+
 static void say_lines(const char *text, bool every_line)
 {
 	g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
@@ -179,6 +181,13 @@ bool tool_size(const char *text, const char *what, uint64_t min, uint64_t max, u
 		return true;
 	tool_say(error, NULL);
 	return false;
+}
+
+bool tool_rate(const struct args *args, struct throttle *t)
+{
+	const char *text = opt_value(args, 'r');
+
+	return !text || tool_size(text, "rate limit", 0, INT64_MAX, &t->rate);
 }
 
 struct image *tool_view(struct image *img, const char *param)

@@ -44,6 +44,9 @@ struct gate *tool_gate(struct args *args);
 bool tool_output_is_json(const struct args *args, bool *json);
 /* units_parse of 0..max that says what is wrong itself. */
 bool tool_size(const char *text, const char *what, uint64_t min, uint64_t max, uint64_t *value);
+/* -r into t, which stays without a limit when it is not given. false after saying why. */
+struct throttle;
+bool tool_rate(const struct args *args, struct throttle *t);
 /* The snapshot param of img; takes img over. NULL after saying why. */
 struct image *tool_view(struct image *img, const char *param);
 /* Every -o joined into a fresh set; NULL after saying why. */
