@@ -215,13 +215,16 @@ static bool decode_area(const uint8_t *buf, uint64_t end, struct qcow2_header *h
 	struct qcow2_extension_disk d;
 	uint64_t at = h->header_length;
 
+	h->extensions_end = end;
 	while (end - at >= sizeof(d)) {
 		memcpy(&d, buf + at, sizeof(d));
 		uint32_t type = be32_get(d.type), len = be32_get(d.length);
 		uint64_t data = at + sizeof(d);
 
-		if (type == QCOW2_EXT_END)
+		if (type == QCOW2_EXT_END) {
+			h->extensions_end = data;
 			return true;
+		}
 		if (len > end - data)
 			return INVALID("header extension 0x%08x at byte %" PRIu64 " of %u bytes "
 				       "goes past byte %" PRIu64,
@@ -336,6 +339,10 @@ bool qcow2_extensions_decode(const void *buf, struct qcow2_header *h, GError **e
 {
 	uint64_t cluster_size = 1ull << h->cluster_bits, end = cluster_size;
 
+	if (h->header_length > sizeof(struct qcow2_header_disk))
+		h->more_fields =
+			g_bytes_new((const uint8_t *)buf + sizeof(struct qcow2_header_disk),
+				    h->header_length - sizeof(struct qcow2_header_disk));
 	if (h->backing_offset) {
 		if (h->backing_offset < h->header_length || h->backing_offset > cluster_size ||
 		    h->backing_length > cluster_size - h->backing_offset)
@@ -430,5 +437,7 @@ void qcow2_header_clear(struct qcow2_header *h)
 		g_array_unref(h->feature_names);
 	if (h->unknown)
 		g_ptr_array_unref(h->unknown);
+	if (h->more_fields)
+		g_bytes_unref(h->more_fields);
 	memset(h, 0, sizeof(*h));
 }

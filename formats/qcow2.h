@@ -158,6 +158,9 @@ struct qcow2_header {
 	char *backing_name, *backing_format, *data_file;
 	GArray *feature_names; /* of struct qcow2_feature_disk */
 	GPtrArray *unknown;    /* of GBytes: extension heads with their data, kept for a writer */
+	GBytes *more_fields;   /* of a header longer than the one above, kept for a writer */
+	/* Behind the last extension or its end marker, from the front of the file. */
+	uint32_t extensions_end;
 	bool has_bitmaps, has_crypto;
 	uint32_t nb_bitmaps;
 	uint64_t bitmap_directory_size, bitmap_directory_offset;
@@ -333,10 +336,19 @@ int qcow2_flush(struct image *img);
  * header on disk is the old one or the new one. */
 int qcow2_flush_header(struct image *img);
 
-/* qcow2-header.c */
-/* The first cluster for h: extensions, feature names, backing name. -ENOSPC: does not fit. Pure. */
+/* qcow2-header-write.c */
+/*
+ * The first cluster for h: extensions, feature names (left out when they do not fit), backing
+ * name. backing_offset, backing_length and header_length of h are not looked at: they follow from
+ * the rest. -ENOSPC: does not fit; -EINVAL: a name is longer than the specification allows. Pure.
+ */
 int qcow2_header_encode(const struct qcow2_header *h, void *cluster);
-/* Writes the header so that a cut leaves the old or the new one, and syncs. 0 or -errno. Yields. */
+/*
+ * Writes the header from q->header so that a cut leaves the old or the new one, and syncs. What
+ * commits is the first 512-byte sector; the rest is written before it where the header on disk has
+ * no use for it. q->header's own place fields are brought up to date. 0 or -errno: -ENOSPC (with a
+ * fault) when the new one does not fit, or not beside the old one. Yields.
+ */
 int qcow2_header_store(struct image *img);
 
 /* qcow2-write.c */
