@@ -9,6 +9,7 @@
 
 struct raw {
 	uint64_t offset; /* of the window in the file, bytes */
+	bool fixed;	 /* the user said where the window ends */
 };
 
 static const struct option_desc raw_open_options[] = {
@@ -60,10 +61,11 @@ static bool raw_open(struct image *img, struct options *options, GError **error)
 		return false;
 	if (!check_window(file_size(img->file), offset, size == UINT64_MAX ? 0 : size, error))
 		return false;
-	if (size == UINT64_MAX)
-		size = file_size(img->file) - offset;
 	raw = g_new(struct raw, 1);
 	raw->offset = offset;
+	raw->fixed = size != UINT64_MAX;
+	if (!raw->fixed)
+		size = file_size(img->file) - offset;
 	img->size = size;
 	img->state = raw;
 	return true;
@@ -94,29 +96,39 @@ static int raw_map(struct image *img, uint64_t offset, uint64_t len, struct exte
 	return 0;
 }
 
-/* ---- create ---------------------------------------------------------------------------------- */
+/* ---- create and resize ----------------------------------------------------------------------- */
 
-static int write_zeroes(struct file *f, uint64_t size)
+static bool check_mode(const char *mode, GError **error)
+{
+	if (!strcmp(mode, "off") || !strcmp(mode, "falloc") || !strcmp(mode, "full"))
+		return true;
+	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE, "Unsupported preallocation mode: %s",
+		    mode);
+	return false;
+}
+
+static int write_zeroes(struct file *f, uint64_t from, uint64_t to)
 {
 	enum { CHUNK = 1 << 20 };
 	g_autofree uint8_t *zeroes = g_malloc0(CHUNK);
 	int ret = 0;
 
-	for (uint64_t at = 0; ret == 0 && at < size; at += CHUNK)
-		ret = file_write(f, at, zeroes, MIN(size - at, CHUNK));
+	for (uint64_t at = from; ret == 0 && at < to; at += CHUNK)
+		ret = file_write(f, at, zeroes, MIN(to - at, CHUNK));
 	return ret;
 }
 
-static int make_space(struct file *f, uint64_t size, const char *mode)
+/* Makes the file `to` bytes long; those from `from` on, if any, get space as mode says. */
+static int make_space(struct file *f, uint64_t from, uint64_t to, const char *mode)
 {
-	int ret = file_truncate(f, size);
+	int ret = file_truncate(f, to);
 
-	if (ret < 0 || size == 0)
+	if (ret < 0 || to <= from)
 		return ret;
 	if (strcmp(mode, "falloc") == 0)
-		return file_allocate(f, 0, size);
+		return file_allocate(f, from, to - from);
 	if (strcmp(mode, "full") == 0)
-		ret = write_zeroes(f, size);
+		ret = write_zeroes(f, from, to);
 	return ret ? ret : file_flush(f);
 }
 
@@ -132,7 +144,7 @@ static bool create_file(const char *filename, uint64_t size, const char *mode, G
 
 	if (!f)
 		return false;
-	ret = make_space(f, size, mode);
+	ret = make_space(f, 0, size, mode);
 	file_unref(f);
 	if (ret < 0)
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
@@ -155,12 +167,42 @@ static bool raw_create(const char *filename, struct options *options, GError **e
 			    "Image creation needs a size parameter");
 		return false;
 	}
-	if (mode && strcmp(mode, "off") && strcmp(mode, "falloc") && strcmp(mode, "full")) {
-		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
-			    "Unsupported preallocation mode: %s", mode);
+	if (mode && !check_mode(mode, error))
+		return false;
+	return create_file(filename, size, mode ? mode : "off", error);
+}
+
+static bool raw_resize(struct image *img, uint64_t size, struct options *options, GError **error)
+{
+	g_autofree char *mode = options_take_string(options, "preallocation");
+	const struct raw *raw = img->state;
+	uint64_t end = raw->offset + size, old = file_size(img->file);
+	int ret;
+
+	if (mode && !check_mode(mode, error))
+		return false;
+	if (raw->fixed) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
+			    "Cannot resize fixed-size raw disks");
 		return false;
 	}
-	return create_file(filename, size, mode ? mode : "off", error);
+	if (!S_ISREG(file_stat(img->file)->st_mode) && file_fd(img->file) >= 0) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
+			    "Cannot resize device files");
+		return false;
+	}
+	ret = end < size || end > INT64_MAX ? -EFBIG
+					    : make_space(img->file, old, end, mode ? mode : "off");
+	if (ret == 0) {
+		img->size = size;
+		return true;
+	}
+	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "Failed to resize underlying file: %s",
+		    g_strerror(-ret));
+	/* Without the space that was asked for the old size is the truth. */
+	if (file_size(img->file) > old)
+		file_truncate(img->file, old);
+	return false;
 }
 
 const struct format format_raw = {
@@ -173,4 +215,5 @@ const struct format format_raw = {
 	.close = raw_close,
 	.map = raw_map,
 	.create = raw_create,
+	.resize = raw_resize,
 };

@@ -92,7 +92,7 @@ static bool recorded_format(struct walk *w, struct image *img, const struct form
 	*format = NULL;
 	if (!name || !*name)
 		return true;
-	*format = image_find_format(name, error);
+	*format = probe_find_driver(name, error);
 	return *format != NULL;
 }
 

@@ -87,6 +87,8 @@ bool chain_open(struct image *top, struct options *backing, const struct image_o
 		GError **error);
 
 /* probe.c */
+/* image_find_format in the words that qemu-img has for what is there already: "Unknown driver". */
+const struct format *probe_find_driver(const char *name, GError **error);
 const struct format *probe_format(struct file *file, int *score, GError **error);
 
 /* filename.c */

@@ -146,9 +146,9 @@ static bool parse_driver(struct open_spec *spec, struct options *options, bool *
 	if (*is_file)
 		spec->format = image_find_format("raw", error);
 	else if (driver)
-		spec->format = image_find_format(driver, error);
+		spec->format = probe_find_driver(driver, error);
 	else if (spec->o.format)
-		spec->format = image_find_format(spec->o.format, error);
+		spec->format = probe_find_driver(spec->o.format, error);
 	else
 		return true;
 	return spec->format != NULL;
@@ -394,7 +394,7 @@ struct image *image_open(const char *name, const struct image_open_options *o, G
 	open_spec_init(&spec, o);
 	spec.path = g_strdup(rest);
 	if (spec.o.format) {
-		spec.format = image_find_format(spec.o.format, error);
+		spec.format = probe_find_driver(spec.o.format, error);
 		if (!spec.format) {
 			g_prefix_error(error, "Could not open '%s': ", name);
 			open_spec_clear(&spec);
@@ -411,7 +411,7 @@ struct image *image_open_file(struct file *file, const struct image_open_options
 
 	open_spec_init(&spec, o);
 	spec.path = g_strdup(file_name(file));
-	spec.format = spec.o.format ? image_find_format(spec.o.format, error) : NULL;
+	spec.format = spec.o.format ? probe_find_driver(spec.o.format, error) : NULL;
 	if (spec.format || !spec.o.format)
 		img = open_tree(file, &spec, error);
 	open_spec_clear(&spec);

@@ -40,7 +40,7 @@ static int distance(const char *a, const char *b)
 	return best;
 }
 
-const struct format *image_find_format(const char *name, GError **error)
+static const struct format *find(const char *name, const char *what, GError **error)
 {
 	const char *near = NULL;
 
@@ -52,11 +52,21 @@ const struct format *image_find_format(const char *name, GError **error)
 	}
 	if (near)
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_NOT_FOUND,
-			    "Unknown file format '%s', did you mean '%s'?", name, near);
+			    "Unknown %s '%s', did you mean '%s'?", what, name, near);
 	else
-		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_NOT_FOUND, "Unknown file format '%s'",
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_NOT_FOUND, "Unknown %s '%s'", what,
 			    name);
 	return NULL;
+}
+
+const struct format *image_find_format(const char *name, GError **error)
+{
+	return find(name, "file format", error);
+}
+
+const struct format *probe_find_driver(const char *name, GError **error)
+{
+	return find(name, "driver", error);
 }
 
 static const struct format *best_match(const struct probe *p, int *score)

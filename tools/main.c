@@ -17,9 +17,9 @@ const char *tool_name = "imgtool";
 bool tool_is_qemu;
 
 static const struct command *const commands[] = {
-	&command_bench, &command_check, &command_compare, &command_convert, &command_create,
-	&command_dd,	&command_info,	&command_map,	  &command_measure, &command_snapshot,
-	NULL,
+	&command_bench,	  &command_check,  &command_compare,  &command_convert,
+	&command_create,  &command_dd,	   &command_info,     &command_map,
+	&command_measure, &command_resize, &command_snapshot, NULL,
 };
 
 static const struct command *find(const char *name)

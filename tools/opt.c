@@ -49,13 +49,24 @@ static struct option *long_table(const struct opt *options)
 	return table;
 }
 
+/* The last word, which getopt is not to see; NULL: it may. */
+static char *last_operand(const struct command *command, int argc, char **argv)
+{
+	if (!command->last_is_operand || argc < 3 || strcmp(argv[argc - 1], "--help") == 0 ||
+	    strcmp(argv[argc - 1], "-h") == 0)
+		return NULL;
+	return argv[argc - 1];
+}
+
 enum opt_result opt_parse(const struct command *command, int argc, char **argv, struct args *args,
 			  char **wrong)
 {
 	g_autofree char *letters = short_string(command->options);
 	g_autofree struct option *table = long_table(command->options);
+	char *last = last_operand(command, argc, argv);
 	int c;
 
+	argc -= last != NULL;
 	*args = (struct args){.command = command};
 	args->given = g_array_new(FALSE, FALSE, sizeof(struct given));
 	opterr = 0;
@@ -79,7 +90,7 @@ enum opt_result opt_parse(const struct command *command, int argc, char **argv, 
 		g_array_append_val(args->given, given);
 	}
 	args->operands = argv + optind;
-	args->n = argc - optind;
+	args->n = argc - optind + (last != NULL);
 	return OPT_OK;
 }
 

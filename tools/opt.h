@@ -23,6 +23,9 @@ enum opt_id {
 	OPT_NO_DRAIN,
 	OPT_PATTERN,
 	OPT_SIZE,
+	OPT_PREALLOCATION,
+	OPT_SHRINK,
+	OPT_LIST_REFERENCES,
 };
 
 struct opt {
@@ -40,6 +43,7 @@ struct command {
 	const char *operands;	 /* for the synopsis */
 	const char *summary;	 /* one line */
 	const char *examples[3]; /* without the program's name */
+	bool last_is_operand;	 /* even when it begins with '-': a size to subtract */
 	int usage_status;	 /* of a wrong command line; 1 as qemu-img has it everywhere */
 };
 

@@ -125,6 +125,20 @@ static struct image *open_option_string(const char *text, const struct image_ope
 	return image_open_with_options(options, o, error);
 }
 
+/* Whoever may write the disk's first bytes decides what its format is taken for next time. */
+static void warn_of_raw(const struct image *img, const char *name)
+{
+	if (strcmp(img->format->name, "raw") != 0 || g_str_has_prefix(name, "json:"))
+		return;
+	fflush(stdout);
+	fprintf(stderr,
+		"WARNING: Image format was not specified for '%s' and probing guessed raw.\n"
+		"         Automatically detecting the format is dangerous for raw images, write "
+		"operations on block 0 will be restricted.\n"
+		"         Specify the 'raw' format explicitly to remove the restrictions.\n",
+		name);
+}
+
 struct image *tool_open(struct args *args, const char *name, const struct tool_source *s)
 {
 	struct image_open_options o = {
@@ -146,6 +160,8 @@ struct image *tool_open(struct args *args, const char *name, const struct tool_s
 				 : image_open(name, &o, &error);
 	if (!img)
 		tool_say(error, NULL);
+	else if ((s->flags & IMAGE_RDWR) && !s->format && !s->with_image_opts)
+		warn_of_raw(img, name);
 	return img;
 }
 

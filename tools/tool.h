@@ -94,6 +94,7 @@ void tool_die_of_signal(void); /* returns when there was none */
 	}
 
 extern const struct command command_bench, command_check, command_compare, command_convert,
-	command_create, command_dd, command_info, command_map, command_measure, command_snapshot;
+	command_create, command_dd, command_info, command_map, command_measure, command_resize,
+	command_snapshot;
 
 #endif

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* imgtool resize */
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/tool.h"
+
+static const struct opt options[] = {
+	OPT_FORMAT,
+	{OPT_PREALLOCATION, "preallocation", "MODE",
+	 "how to make room for what is added: off, metadata, falloc or full"},
+	{OPT_SHRINK, "shrink", NULL, "yes, lose what lies behind the new end"},
+	OPT_QUIET,
+	{OPT_OBJECT, "object", "OBJECTDEF", "define an object, such as a secret"},
+	{OPT_IMAGE_OPTS, "image-opts", NULL,
+	 "the file name is an option string: driver=...,file.filename=..."},
+	{OPT_REFERENCES, "allow-references", "DIR|any",
+	 "where files named inside images may lie, beside the image's own folder"},
+	{0},
+};
+
+struct change {
+	char sign; /* '+', '-', or 0: absolute */
+	uint64_t bytes;
+};
+
+static bool parse_change(const char *text, struct change *change)
+{
+	GError *error = NULL;
+	bool ok;
+
+	change->sign = *text == '+' || *text == '-' ? *text++ : 0;
+	/* A second sign is none of a number's. */
+	ok = g_ascii_isdigit(*text) || g_ascii_isspace(*text)
+		     ? units_parse(text, "size", 0, UINT64_MAX, &change->bytes, &error)
+		     : false;
+	if (ok)
+		return true;
+	if (error && strstr(error->message, "Must be between"))
+		tool_error("Value '%s' is out of range for parameter 'size'", text);
+	else
+		tool_error("Parameter 'size' expects a non-negative number below 2^64\n"
+			   "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, "
+			   "peta-\nand exabytes, respectively.");
+	g_clear_error(&error);
+	return false;
+}
+
+/* false after saying that there is no such size. */
+static bool new_size(const struct change *change, uint64_t old, uint64_t *size)
+{
+	bool wrong = false;
+
+	if (change->sign == '+')
+		wrong = __builtin_add_overflow(old, change->bytes, size);
+	else if (change->sign == '-')
+		wrong = __builtin_sub_overflow(old, change->bytes, size);
+	else
+		*size = change->bytes;
+	if (!wrong && *size > 0 && *size <= INT64_MAX)
+		return true;
+	tool_error("New image size must be positive");
+	return false;
+}
+
+static bool check_direction(const struct args *args, uint64_t old, uint64_t size, const char *mode)
+{
+	if (size <= old && mode && strcmp(mode, "off") != 0) {
+		tool_error("Preallocation can only be used for growing images");
+		return false;
+	}
+	if (size < old && !opt_given(args, OPT_SHRINK)) {
+		tool_error("Use the --shrink option to perform a shrink operation.");
+		tool_error("warning: Shrinking an image will delete all data beyond the shrunken "
+			   "image's end. Before performing such an operation, make sure there is "
+			   "no important data there.");
+		return false;
+	}
+	return true;
+}
+
+static bool resize(const struct args *args, struct image *img, const struct change *change,
+		   const char *mode)
+{
+	struct options *o;
+	GError *error = NULL;
+	uint64_t size;
+	bool ok;
+
+	if (!new_size(change, img->size, &size) || !check_direction(args, img->size, size, mode))
+		return false;
+	o = options_new();
+	if (mode)
+		options_set(o, "preallocation", mode);
+	ok = image_resize(img, size, o, &error);
+	options_free(o);
+	if (!ok)
+		tool_say(error, NULL);
+	else if (!opt_given(args, 'q'))
+		printf("Image resized.\n");
+	return ok;
+}
+
+static bool is_mode(const char *word)
+{
+	return !strcmp(word, "off") || !strcmp(word, "metadata") || !strcmp(word, "falloc") ||
+	       !strcmp(word, "full");
+}
+
+static int run(struct args *args)
+{
+	const char *mode = opt_value(args, OPT_PREALLOCATION);
+	struct change change;
+	struct image *img;
+	bool ok;
+
+	if (mode && !is_mode(mode)) {
+		tool_error("Invalid preallocation mode '%s'", mode);
+		return 1;
+	}
+	if (args->n < 2 && args->given->len == 0)
+		return tool_usage(args, "Not enough arguments");
+	if (args->n != 2)
+		return tool_usage(args, "Expecting image file name and size");
+	if (!parse_change(args->operands[1], &change))
+		return 1;
+	img = tool_open_operand(args, IMAGE_RDWR, NULL);
+	if (!img)
+		return 1;
+	ok = resize(args, img, &change, mode);
+	image_unref(img);
+	return ok ? 0 : 1;
+}
+
+const struct command command_resize = {
+	.name = "resize",
+	.run = run,
+	.options = options,
+	.operands = "FILE [+|-]SIZE",
+	.last_is_operand = true,
+	.summary = "Make a disk larger or smaller",
+	.examples = {"resize disk.qcow2 +10G", "resize --shrink disk.raw 20G",
+		     "resize --preallocation=falloc -f raw disk.raw 40G"},
+};
