@@ -146,6 +146,17 @@ static bool set_up(struct posix_file *p, const char *path, const struct file_opt
 	return go_direct(p, path, o->cache, error) && choose_engine(p, path, o->aio, error);
 }
 
+static __thread struct {
+	file_wrap_fn *wrap;
+	void *arg;
+} wrapper;
+
+void file_set_wrapper(file_wrap_fn *wrap, void *arg)
+{
+	wrapper.wrap = wrap;
+	wrapper.arg = arg;
+}
+
 struct file *file_open(const char *path, const struct file_options *options, GError **error)
 {
 	struct stat st;
@@ -178,7 +189,7 @@ struct file *file_open(const char *path, const struct file_options *options, GEr
 		posix_close(&p->base);
 		return NULL;
 	}
-	return &p->base;
+	return wrapper.wrap ? wrapper.wrap(&p->base, wrapper.arg) : &p->base;
 }
 
 /* --- names --- */

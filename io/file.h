@@ -74,6 +74,13 @@ struct file_options {
  * Does not yield.
  */
 struct file *file_open(const char *path, const struct file_options *options, GError **error);
+/*
+ * For tests: from now on every file that this thread opens is passed to wrap, whose answer
+ * file_open returns (it takes over the reference to `opened` and never fails). So a test can
+ * put a file that fails or records under whatever opens files by name. NULL: no more.
+ */
+typedef struct file *file_wrap_fn(struct file *opened, void *arg);
+void file_set_wrapper(file_wrap_fn *wrap, void *arg);
 
 /* A file in memory for tests and fuzzers; takes its own copy of data (may be
  * NULL when size is 0). Writable. */
