@@ -27,9 +27,19 @@ struct check {
 	uint64_t clusters; /* of the file */
 	uint64_t told[FOUND_KINDS];
 	bool active; /* statistics are of the active tables */
-	bool no_memory;
+	bool no_memory, cancelled;
 	uint8_t *l2; /* one table */
 };
+
+/* An image can say that there are 2^40 entries to look at, so whoever asked may lose patience. */
+static bool goes_on(struct check *k)
+{
+	if (!k->cancelled && k->options->cancelled)
+		k->cancelled = k->options->cancelled();
+	return !k->no_memory && !k->cancelled;
+}
+/* For loops over what is cheap. */
+#define NOW_AND_THEN(i) (((i)&1023) == 0)
 
 static void found(struct check *k, enum finding kind, const char *format, ...) G_GNUC_PRINTF(3, 4);
 static void found(struct check *k, enum finding kind, const char *format, ...)
@@ -224,6 +234,8 @@ static void count_l2(struct check *k, uint64_t l1_index, uint64_t offset)
 	for (uint64_t i = 0; i < n && !k->no_memory; i++) {
 		uint64_t entry, bitmap;
 
+		if (NOW_AND_THEN(i) && !goes_on(k))
+			return;
 		get_entry(k, i, &entry, &bitmap);
 		if (entry & QCOW2_COMPRESSED)
 			count_coded(k, (l1_index << k->q->l2_bits) + i, entry, bitmap);
@@ -251,6 +263,8 @@ static void count_l1(struct check *k, uint64_t l1_offset, uint32_t l1_size)
 	for (uint32_t i = 0; i < l1_size && !k->no_memory; i++) {
 		uint64_t entry, offset;
 
+		if (NOW_AND_THEN(i) && !goes_on(k))
+			return;
 		if (read_l1_entry(k, l1_offset, i, &entry)) {
 			found(k, FOUND_ERROR, "ERROR: I/O error in check_refcounts_l1");
 			return;
@@ -284,7 +298,7 @@ static void count_snapshots(struct check *k)
 {
 	const struct qcow2_header *h = &k->q->header;
 
-	for (unsigned i = 0; i < h->nb_snapshots && !k->no_memory; i++) {
+	for (unsigned i = 0; i < h->nb_snapshots && goes_on(k); i++) {
 		struct qcow2_snapshot s;
 		const char *wrong;
 
@@ -323,6 +337,8 @@ static bool count_bitmap(void *arg, const struct qcow2_bitmap *b, const char *na
 	for (uint32_t i = 0; i < b->table_size && !k->no_memory; i++) {
 		uint64_t entry, offset;
 
+		if (NOW_AND_THEN(i) && !goes_on(k))
+			return false;
 		if (read_l1_entry(k, b->table_offset, i, &entry)) {
 			found(k, FOUND_ERROR, "ERROR: I/O error in a bitmap table");
 			return true;
@@ -351,6 +367,8 @@ static void count_bitmaps(struct check *k)
 	if (!h->has_bitmaps || !(h->autoclear & QCOW2_AUTOCLEAR_BITMAPS))
 		return;
 	if (!qcow2_bitmaps_each(k->img, count_bitmap, k, &error)) {
+		if (!error)
+			return; /* cancelled */
 		found(k, FOUND_CORRUPTION, "ERROR %s", error->message);
 		return;
 	}
@@ -365,6 +383,8 @@ static void count_refcount_blocks(struct check *k)
 	for (uint64_t i = 0; i < n && !k->no_memory; i++) {
 		uint64_t entry, offset, count;
 
+		if (NOW_AND_THEN(i) && !goes_on(k))
+			return;
 		if (read_l1_entry(k, q->header.reftable_offset, i, &entry)) {
 			found(k, FOUND_ERROR, "ERROR: I/O error in the refcount table");
 			return;
@@ -421,8 +441,11 @@ static void compare_refcounts(struct check *k)
 
 	for (uint64_t i = 0; i <= k->clusters; i++) {
 		uint64_t stored, real = spacemap_get(k->map, i);
-		int err = stored_refcount(k, i, &stored);
+		int err;
 
+		if (NOW_AND_THEN(i) && !goes_on(k))
+			return;
+		err = stored_refcount(k, i, &stored);
 		if (err && i < k->clusters) {
 			found(k, FOUND_ERROR, "Can't get refcount for cluster %" PRIu64 ": %s", i,
 			      g_strerror(-err));
@@ -451,6 +474,8 @@ static void check_copied_l2(struct check *k, uint64_t offset)
 	for (uint64_t i = 0; i < n; i++) {
 		uint64_t entry, bitmap, host, count = 1;
 
+		if (NOW_AND_THEN(i) && !goes_on(k))
+			return;
 		get_entry(k, i, &entry, &bitmap);
 		host = entry & QCOW2_OFFSET_MASK;
 		/* Zero clusters without a host cluster, and with a data file
@@ -474,6 +499,8 @@ static void check_copied(struct check *k)
 	for (uint32_t i = 0; i < h->l1_size; i++) {
 		uint64_t entry, offset, count;
 
+		if (NOW_AND_THEN(i) && !goes_on(k))
+			return;
 		if (read_l1_entry(k, h->l1_offset, i, &entry))
 			return;
 		offset = entry & QCOW2_OFFSET_MASK;
@@ -517,12 +544,15 @@ bool qcow2_check(struct image *img, const struct check_options *options,
 		compare_refcounts(&k);
 		check_copied(&k);
 		tell_rest(&k);
-	} else {
+	}
+	if (k.cancelled) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "interrupted");
+	} else if (k.no_memory) {
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
 			    "not enough memory to count the references to %" PRIu64 " clusters",
 			    k.clusters);
 	}
 	spacemap_free(k.map);
 	g_free(k.l2);
-	return !k.no_memory;
+	return !k.no_memory && !k.cancelled;
 }

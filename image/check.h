@@ -15,6 +15,9 @@ struct check_options {
 	 * the rest. NULL: nobody listens. */
 	void (*tell)(void *arg, const char *sentence);
 	void *arg;
+	/* Asked again and again, at least every few milliseconds of work: true ends the check
+	 * (not a repair in its middle) with an error. NULL: never. */
+	bool (*cancelled)(void);
 };
 #define CHECK_MESSAGES 100
 

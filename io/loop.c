@@ -78,7 +78,7 @@ struct loop_engine **loop_engine_slot(struct loop *loop, unsigned slot)
 
 static void posts_ready(struct loop_source *source, uint32_t events)
 {
-	struct loop *loop = (struct loop *)((char *)source - G_STRUCT_OFFSET(struct loop, posts));
+	struct loop *loop = (void *)((char *)source - G_STRUCT_OFFSET(struct loop, posts));
 	uint64_t count;
 
 	/* Only resets the descriptor; EAGAIN cannot hurt. */

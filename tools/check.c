@@ -42,7 +42,7 @@ static void print(struct image *img, const struct check_result *result, bool jso
 
 static int check(struct image *img, bool json, bool quiet)
 {
-	struct check_options o = {.tell = tell};
+	struct check_options o = {.tell = tell, .cancelled = tool_interrupted};
 	struct check_result result = {0};
 	GError *error = NULL;
 
@@ -51,7 +51,10 @@ static int check(struct image *img, bool json, bool quiet)
 		return STATUS_UNSUPPORTED;
 	}
 	if (!image_check(img, &o, &result, &error)) {
-		tool_say(error, "Check failed: ");
+		if (tool_interrupted())
+			g_clear_error(&error);
+		else
+			tool_say(error, "Check failed: ");
 		return 1;
 	}
 	print(img, &result, json, quiet);

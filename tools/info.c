@@ -105,6 +105,7 @@ static int run(struct args *args)
 		return 1;
 	if (args->n != 1)
 		return tool_usage(args, "Expecting one image file name");
+	tool_let_signals_end();
 	img = tool_open_operand(args, IMAGE_NO_BACKING | IMAGE_NO_DATA_FILES, NULL);
 	if (!img)
 		return 1;

@@ -58,6 +58,7 @@ static int run(struct args *args)
 		return 1;
 	if (args->n != 1)
 		return tool_usage(args, "Expecting one image file name");
+	tool_let_signals_end();
 	img = tool_open_operand(args, 0, NULL);
 	if (!img)
 		return 1;

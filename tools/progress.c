@@ -26,6 +26,13 @@ void tool_catch_signals(void)
 	sigaction(SIGTERM, &sa, NULL);
 }
 
+void tool_let_signals_end(void)
+{
+	signal(SIGINT, SIG_DFL);
+	signal(SIGTERM, SIG_DFL);
+	tool_die_of_signal();
+}
+
 bool tool_interrupted(void)
 {
 	return ended_by != 0;

@@ -69,6 +69,8 @@ void progress_end(struct progress *p);
 /* SIGINT or SIGTERM came; the command ends soon and main dies of it. */
 bool tool_interrupted(void);
 void tool_catch_signals(void);
+/* For commands that change nothing: a signal ends them where they are. */
+void tool_let_signals_end(void);
 void tool_die_of_signal(void); /* returns when there was none */
 
 #define OPTS_OPEN                                                                                  \
