@@ -13,7 +13,7 @@ static const struct opt options[] = {
 	{'c', "count", "N", "how many requests (default: 75000)"},
 	{'d', "depth", "N", "how many at a time (default: 64)"},
 	OPT_FORMAT,
-	{'i', "aio", "ENGINE", "threads, native or io_uring"},
+	{'i', "aio", "threads|native|io_uring", "the I/O engine"},
 	{'n', "native", NULL, "the same as -i native"},
 	{'o', "offset", "OFFSET", "where the first request begins (default: 0)"},
 	{'s', "buffer-size", "SIZE", "bytes of a request (default: 4096)"},

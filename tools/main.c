@@ -16,17 +16,29 @@
 const char *tool_name = "imgtool";
 bool tool_is_qemu;
 
-static const struct command *const commands[] = {
-	&command_bench,	  &command_check,  &command_compare,  &command_convert,
-	&command_create,  &command_dd,	   &command_info,     &command_map,
-	&command_measure, &command_resize, &command_snapshot, NULL,
+/* clang-format off: a line each, so that additions do not meet */
+const struct command *const tool_commands[] = {
+	&command_bench,
+	&command_check,
+	&command_compare,
+	&command_completion,
+	&command_convert,
+	&command_create,
+	&command_dd,
+	&command_info,
+	&command_map,
+	&command_measure,
+	&command_resize,
+	&command_snapshot,
+	NULL,
 };
+/* clang-format on */
 
 static const struct command *find(const char *name)
 {
-	for (unsigned i = 0; commands[i]; i++)
-		if (strcmp(commands[i]->name, name) == 0)
-			return commands[i];
+	for (unsigned i = 0; tool_commands[i]; i++)
+		if (strcmp(tool_commands[i]->name, name) == 0)
+			return tool_commands[i];
 	return NULL;
 }
 
@@ -45,8 +57,8 @@ static int print_help(void)
 	       "    '-T', '--trace'      accepted for qemu-img's sake, without effect\n\n"
 	       "Commands (more with: %s help COMMAND):\n",
 	       tool_name, tool_name);
-	for (unsigned i = 0; commands[i]; i++)
-		printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
+	for (unsigned i = 0; tool_commands[i]; i++)
+		printf("  %-10s %s\n", tool_commands[i]->name, tool_commands[i]->summary);
 	printf("\nSizes are in bytes or have one of the suffixes k M G T P E (powers of 1024).\n\n"
 	       "Supported formats:");
 	for (unsigned i = 0; formats_table[i]; i++)
@@ -57,12 +69,12 @@ static int print_help(void)
 
 static int unknown_command(const char *name)
 {
-	struct command names[G_N_ELEMENTS(commands)] = {{0}};
+	struct command names[G_N_ELEMENTS(tool_commands)] = {{0}};
 	const char *near;
 	int status;
 
-	for (unsigned i = 0; commands[i]; i++)
-		names[i] = *commands[i];
+	for (unsigned i = 0; tool_commands[i]; i++)
+		names[i] = *tool_commands[i];
 	near = opt_nearest(name, names);
 	status = tool_usage(NULL, "Command not found: %s", name);
 	if (near && !tool_is_qemu)
@@ -109,7 +121,6 @@ static int run(struct args *args)
 		return 1;
 	}
 	memory_keep_large_buffers();
-	image_set_formats(formats_table);
 	tool_catch_signals();
 	status = loop_run(loop, in_coroutine, args);
 	opt_clear(args);
@@ -184,6 +195,7 @@ int main(int argc, char **argv)
 	tool_is_qemu = strcmp(called, "qemu-img") == 0;
 	if (tool_is_qemu)
 		tool_name = "qemu-img";
+	image_set_formats(formats_table);
 	signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write, told as one */
 	status = global_options(argc, argv, &first);
 	if (!first)

@@ -13,6 +13,7 @@
 /* main.c */
 extern const char *tool_name; /* "imgtool", or "qemu-img" when called so */
 extern bool tool_is_qemu;
+extern const struct command *const tool_commands[]; /* by name; NULL ends them */
 
 /* tool.c: "NAME: sentence" on stderr. */
 void tool_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
@@ -95,8 +96,17 @@ void tool_die_of_signal(void); /* returns when there was none */
 		OPT_OUTPUT, "output", "human|json", "how to print (default: human)"                \
 	}
 
-extern const struct command command_bench, command_check, command_compare, command_convert,
-	command_create, command_dd, command_info, command_map, command_measure, command_resize,
-	command_snapshot;
+extern const struct command command_bench;
+extern const struct command command_check;
+extern const struct command command_compare;
+extern const struct command command_completion;
+extern const struct command command_convert;
+extern const struct command command_create;
+extern const struct command command_dd;
+extern const struct command command_info;
+extern const struct command command_map;
+extern const struct command command_measure;
+extern const struct command command_resize;
+extern const struct command command_snapshot;
 
 #endif
