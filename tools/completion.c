@@ -81,7 +81,7 @@ static char *operand_choice(const struct command *c)
 {
 	char *words;
 
-	if (!strchr(c->operands, '|') || strchr(c->operands, '='))
+	if (!strchr(c->operands, '|') || strpbrk(c->operands, "=[ "))
 		return NULL;
 	words = g_strdup(c->operands);
 	return g_strdelimit(words, "|", ' ');

@@ -56,6 +56,7 @@ proposes "none" bench -t no
 proposes "threads native io_uring" bench -i ""
 proposes "bash zsh fish" completion ""
 proposes "disk.qcow2" info d
+proposes "disk.qcow2" resize d
 proposes "folder" convert -O raw fol
 proposes "disk.qcow2" dd if = di
 proposes "if=" dd bs=1M if
