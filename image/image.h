@@ -163,6 +163,11 @@ int image_readv(struct image *img, uint64_t offset, const struct iovec *iov, int
 /* Reads what one extent from image_map describes, all or a part of it: no second walk. */
 int image_read_extent(struct image *img, const struct extent *e, uint64_t offset, void *buf,
 		      size_t len);
+/*
+ * What the page cache has of a DATA extent: bytes from the front, 0 when it must be read in
+ * earnest. From any thread, as long as the image stays open; does not yield.
+ */
+size_t image_peek_extent(const struct extent *e, uint64_t offset, void *buf, size_t len);
 /* Tells that [offset, offset+len) will be read soon: decodes and reads ahead. Does not wait. */
 void image_readahead(struct image *img, uint64_t offset, uint64_t len);
 

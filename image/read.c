@@ -280,3 +280,12 @@ int image_read_extent(struct image *img, const struct extent *e, uint64_t offset
 		return image_readv(img, offset, &iov, 1);
 	return read_extent(e, offset, &iov, 1);
 }
+
+size_t image_peek_extent(const struct extent *e, uint64_t offset, void *buf, size_t len)
+{
+	/* Other than host files may be changed by the loop meanwhile: they have no lock. */
+	if (e->kind != EXTENT_DATA || e->cryptor || file_fd(e->file) < 0 || offset < e->start ||
+	    offset - e->start > e->len || len > e->len - (offset - e->start))
+		return 0;
+	return file_read_nowait(e->file, e->host + (offset - e->start), buf, len);
+}

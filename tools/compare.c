@@ -8,9 +8,12 @@
 #include <string.h>
 
 #include "image/buffers.h"
+#include "io/pool.h"
 #include "tools/tool.h"
 
-#define PIECE	   (128u << 10)
+#define PIECE	   (1u << 20)	/* handed to a worker at a time */
+#define STEP	   (128u << 10) /* two of them fit into a processor's own cache */
+#define PEEK_MIN   (32u << 10)	/* less costs less than handing it over */
 #define COROUTINES 8
 #define WALK_STEP  (256u << 20)
 
@@ -32,18 +35,20 @@ struct compare {
 	bool strict, quiet;
 	uint64_t common, total; /* bytes */
 	struct co_group group;
-	struct buffers buffers; /* each holds a piece of both images */
+	struct buffers buffers; /* each holds a step of both images */
 	struct progress progress;
 	uint64_t mismatch; /* lowest found, UINT64_MAX: none */
 	int status;	   /* MAP_FAILED, READ_FAILED */
 };
 
+/* Some steps, one after the other. offset and len are what is still to be judged. */
 struct piece {
 	struct compare *c;
 	struct image *a, *b; /* NULL: zeroes */
 	struct extent ea, eb;
-	uint64_t offset;
-	size_t len;
+	uint64_t offset, len;
+	uint8_t *x, *y;	   /* a step of a and of b */
+	uint64_t mismatch; /* UINT64_MAX: none so far */
 };
 
 static bool same_file(struct file *x, struct file *y)
@@ -65,10 +70,11 @@ static bool known_equal(const struct extent *x, const struct extent *y)
 
 /* ---- pieces ---------------------------------------------------------------------------------- */
 
-static int read_side(struct piece *p, struct image *img, const struct extent *e, void *buf)
+static int read_side(struct piece *p, struct image *img, const struct extent *e, void *buf,
+		     size_t len)
 {
-	int ret = e->kind == EXTENT_DATA ? image_read_extent(img, e, p->offset, buf, p->len)
-					 : image_read(img, p->offset, buf, p->len);
+	int ret = e->kind == EXTENT_DATA ? image_read_extent(img, e, p->offset, buf, len)
+					 : image_read(img, p->offset, buf, len);
 
 	if (ret == 0)
 		return 0;
@@ -79,35 +85,74 @@ static int read_side(struct piece *p, struct image *img, const struct extent *e,
 	return ret;
 }
 
-/* qemu-img tells the sector, not the byte, and so do we. */
-static void note_mismatch(struct piece *p, const uint8_t *x, const uint8_t *y)
+/* Steps end at multiples of STEP, so that no cluster is read twice. */
+static size_t next_step(const struct piece *p)
 {
-	size_t at = 0;
-	uint64_t offset;
-
-	while (at < p->len && x[at] == (y ? y[at] : 0))
-		at++;
-	offset = (p->offset + at) & ~G_GUINT64_CONSTANT(511);
-	p->c->mismatch = MIN(p->c->mismatch, offset);
+	return MIN(p->len, STEP - p->offset % STEP);
 }
 
-static int compare_buffers(struct piece *p, uint8_t *x, uint8_t *y)
+/* Of the bytes that were read. qemu-img tells the sector, not the byte, and so do we. */
+static void judge_step(struct piece *p, size_t len)
+{
+	const uint8_t *x = p->a ? p->x : p->y, *y = p->a && p->b ? p->y : NULL;
+
+	if (y ? memcmp(x, y, len) != 0 : !buffer_is_zero(x, len)) {
+		size_t at = 0;
+
+		while (at < len && x[at] == (y ? y[at] : 0))
+			at++;
+		p->mismatch = (p->offset + at) & ~G_GUINT64_CONSTANT(511);
+	}
+	p->offset += len;
+	p->len -= len;
+}
+
+static bool unfinished(const struct piece *p)
+{
+	return p->len > 0 && p->mismatch == UINT64_MAX;
+}
+
+/* On a worker, and so in its own caches: as far as nothing has to be waited for. */
+static int judge_at_hand(void *arg)
+{
+	struct piece *p = arg;
+
+	while (unfinished(p)) {
+		size_t n = next_step(p);
+
+		if ((p->a && image_peek_extent(&p->ea, p->offset, p->x, n) != n) ||
+		    (p->b && image_peek_extent(&p->eb, p->offset, p->y, n) != n))
+			break;
+		judge_step(p, n);
+	}
+	return 0;
+}
+
+/* Is it worth a hand-over? */
+static bool may_be_at_hand(const struct piece *p)
+{
+	return p->len >= PEEK_MIN && (!p->a || p->ea.kind == EXTENT_DATA) &&
+	       (!p->b || p->eb.kind == EXTENT_DATA);
+}
+
+static int compare_piece(struct piece *p)
 {
 	int ret = 0;
 
-	if (p->a)
-		ret = read_side(p, p->a, &p->ea, x);
-	if (ret == 0 && p->b)
-		ret = read_side(p, p->b, &p->eb, y);
-	if (ret < 0)
-		return ret;
-	if (p->a && p->b) {
-		if (memcmp(x, y, p->len) != 0)
-			note_mismatch(p, x, y);
-	} else if (!buffer_is_zero(p->a ? x : y, p->len)) {
-		note_mismatch(p, p->a ? x : y, NULL);
+	if (may_be_at_hand(p))
+		pool_run(judge_at_hand, p);
+	while (ret == 0 && unfinished(p)) {
+		size_t n = next_step(p);
+
+		if (p->a)
+			ret = read_side(p, p->a, &p->ea, p->x, n);
+		if (ret == 0 && p->b)
+			ret = read_side(p, p->b, &p->eb, p->y, n);
+		if (ret == 0)
+			judge_step(p, n);
 	}
-	return 0;
+	p->c->mismatch = MIN(p->c->mismatch, p->mismatch);
+	return ret;
 }
 
 static int piece_run(void *arg)
@@ -122,8 +167,10 @@ static int piece_run(void *arg)
 		p->c->status = READ_FAILED;
 		tool_error("Out of memory");
 	} else {
-		ret = compare_buffers(p, buf, (uint8_t *)buf + PIECE);
-		progress_update(&p->c->progress, p->offset + p->len, p->c->total);
+		p->x = buf;
+		p->y = p->x + STEP;
+		ret = compare_piece(p);
+		progress_update(&p->c->progress, p->offset, p->c->total);
 	}
 	buffers_give(&p->c->buffers, buf);
 	g_free(p);
@@ -145,6 +192,7 @@ static void spawn_pieces(struct compare *c, const struct extent *ea, const struc
 		p->b = extent_is_zero(eb) ? NULL : c->b;
 		p->offset = offset;
 		p->len = MIN(end - offset, PIECE - offset % PIECE);
+		p->mismatch = UINT64_MAX;
 		offset += p->len;
 		co_group_spawn(&c->group, piece_run, p);
 	}
@@ -262,7 +310,7 @@ static int compare(struct compare *c, bool show_progress)
 		return DIFFERENT;
 	}
 	co_group_init(&c->group, COROUTINES);
-	c->buffers.size = 2 * (size_t)PIECE;
+	c->buffers.size = 2 * (size_t)STEP;
 	progress_begin(&c->progress, show_progress && !c->quiet, 2);
 	if (compare_common(c) && c->common != c->total) {
 		if (!c->quiet)
