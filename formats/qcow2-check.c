@@ -417,10 +417,24 @@ static void count_refcount_blocks(struct check *k)
 	}
 }
 
+/* "Version 3 images must include extra data at least up to byte 55": the disk's size. Without it
+ * the snapshot is shown as large as the disk is now, as in version 2. */
+static void check_snapshot_entries(struct check *k)
+{
+	const struct qcow2_header *h = &k->q->header;
+	struct qcow2_snapshot s;
+
+	for (unsigned i = 0; h->version >= 3 && i < h->nb_snapshots && goes_on(k); i++)
+		if (qcow2_snapshot_read(k->img, i, &s, NULL) && !s.has_disk_size)
+			found(k, FOUND_CORRUPTION, "ERROR snapshot table entry %u is incomplete",
+			      i);
+}
+
 static void count_all(struct check *k)
 {
 	const struct qcow2_header *h = &k->q->header;
 
+	check_snapshot_entries(k);
 	count_region(k, 0, k->q->cluster_size);
 	k->active = true;
 	count_l1(k, h->l1_offset, h->l1_size);

@@ -278,6 +278,25 @@ static int append_entry(struct run *r, uint64_t at, uint64_t entry, uint64_t bit
 	return 0;
 }
 
+/* How many of the first n entries at `words` describe nothing. */
+static uint64_t count_empty(const struct qcow2 *q, const be64_t *words, uint64_t n)
+{
+	uint64_t total = n << (q->entry_bits - 3), i = 0;
+
+	while (i < total && !be64_get(words[i]))
+		i++;
+	return i >> (q->entry_bits - 3);
+}
+
+/* n of them, as one: a disk of which little is used has tables with almost nothing else. */
+static void append_empty(struct run *r, uint64_t at, uint64_t n)
+{
+	uint64_t end = ((at >> r->q->cluster_bits) + n) << r->q->cluster_bits;
+	struct extent hole = {.start = at, .len = MIN(r->end, end) - at, .kind = EXTENT_HOLE};
+
+	append(r, &hole);
+}
+
 /* Entries of one L2 table from where the run is, to the table's end at most. */
 static int walk_l2(struct run *r, uint64_t l2_offset)
 {
@@ -287,7 +306,7 @@ static int walk_l2(struct run *r, uint64_t l2_offset)
 
 	while (!r->done && !err) {
 		uint64_t at = r->e->start + r->e->len, cluster = at >> q->cluster_bits;
-		uint64_t i = cluster & (per_table - 1), n;
+		uint64_t i = cluster & (per_table - 1), n, empty;
 		struct cache_block *block;
 		const void *data;
 		size_t left;
@@ -304,6 +323,12 @@ static int walk_l2(struct run *r, uint64_t l2_offset)
 			if (at >= r->end || !r->budget--) {
 				r->done = true;
 				break;
+			}
+			empty = count_empty(q, words + (k << (q->entry_bits - 3)), n - k);
+			if (empty) {
+				append_empty(r, at, empty);
+				k += empty - 1;
+				continue;
 			}
 			err = q->extended ? append_entry(r, at, be64_get(words[2 * k]),
 							 be64_get(words[2 * k + 1]))

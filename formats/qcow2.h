@@ -279,7 +279,7 @@ struct qcow2_snapshot { /* a table entry without its texts */
 	uint64_t l1_offset, vm_state_size, disk_size, vm_clock_nsec, icount;
 	uint32_t l1_size, date_sec, date_nsec, extra_length;
 	uint16_t id_length, name_length;
-	bool has_disk_size; /* version 2 may lack it */
+	bool has_disk_size; /* version 2 may lack it; in version 3 that is damage */
 	uint64_t total;	    /* bytes in the table, with padding */
 };
 /* From the first bytes of an entry: the fixed part and as much extra data as len

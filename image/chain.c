@@ -54,16 +54,19 @@ static bool note(struct walk *w, struct image *img, struct image *parent, GError
 	for (guint i = 0; !before && img->core->extra_files && i < img->core->extra_files->len; i++)
 		before = note_file(w, g_ptr_array_index(img->core->extra_files, i), img);
 	if (before) {
-		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_INVALID,
-			    "Backing file '%s' of '%s' is in its own chain already, as '%s': the "
-			    "chain would never end",
-			    img->filename, parent->filename, before->filename);
+		g_set_error(
+			error, IMAGE_ERROR, IMAGE_ERROR_INVALID,
+			"Could not open backing file of '%s': '%s' is in its own chain already, "
+			"as '%s': the chain would never end",
+			parent->filename, img->filename, before->filename);
 		return false;
 	}
 	if (++w->depth > CHAIN_MAX) {
-		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_INVALID,
-			    "The backing chain is longer than %d images: '%s' is below '%s'",
-			    CHAIN_MAX, img->filename, parent ? parent->filename : "-");
+		g_set_error(
+			error, IMAGE_ERROR, IMAGE_ERROR_INVALID,
+			"Could not open backing file of '%s': the backing chain is longer than %d "
+			"images at '%s'",
+			parent->filename, CHAIN_MAX, img->filename);
 		return false;
 	}
 	return true;

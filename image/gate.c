@@ -151,6 +151,8 @@ char *gate_check(struct gate *g, const char *referrer, const char *name, struct 
 	}
 	path = filename_beside(referrer, rest);
 	ret = file_lookup(path, st);
+	if (ret == -ENOTSUP || ret == -EISDIR)
+		return refuse(path, referrer, name, error, "it is not a regular file");
 	if (ret < 0) {
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_NOT_FOUND, "Could not open '%s': %s",
 			    path, g_strerror(-ret));

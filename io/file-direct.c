@@ -248,13 +248,15 @@ static size_t bounce_size(const struct posix_file *p, uint64_t offset, uint64_t 
 	return (size_t)MIN(round_up(p, end) - round_down(p, offset), BOUNCE_MAX);
 }
 
-/* Fills buf with whole blocks, zeroes past the end. */
-static int read_blocks(struct posix_file *p, uint64_t offset, char *buf, size_t size)
+/* Fills buf with whole blocks, zeroes past the end. want: as far as they are looked at. */
+static int read_blocks(struct posix_file *p, uint64_t offset, char *buf, size_t size, size_t want)
 {
 	struct iovec iov = {.iov_base = buf, .iov_len = size};
 	size_t got;
 	int ret = read_aligned(p, offset, &iov, 1, size, &got);
 
+	if (ret == 0 && got < want && posix_was_cut(p, offset + got))
+		ret = -EIO;
 	if (ret == 0)
 		memset(buf + got, 0, size - got);
 	return ret;
@@ -271,7 +273,7 @@ static int read_bounced(struct posix_file *p, uint64_t offset, struct iov_walk *
 		size_t window = (size_t)MIN(size, round_up(p, offset + len) - start);
 		size_t skip = (size_t)(offset - start), n = MIN(window - skip, len);
 
-		ret = read_blocks(p, start, buf, window);
+		ret = read_blocks(p, start, buf, window, skip + n);
 		if (ret == 0)
 			iov_walk_copy_in(w, buf + skip, n);
 		offset += n;
@@ -297,6 +299,8 @@ int direct_readv(struct posix_file *p, uint64_t offset, const struct iovec *iov,
 		return read_bounced(p, offset, &w, len);
 
 	int ret = read_aligned(p, offset, iov, niov, len, &got);
+	if (ret == 0 && got < len && posix_was_cut(p, offset + got))
+		return -EIO;
 	if (ret == 0 && got < len) {
 		iov_walk_advance(&w, got);
 		iov_walk_zero(&w, len - got);
@@ -314,9 +318,9 @@ static int modify_window(struct posix_file *p, uint64_t start, char *buf, size_t
 	int ret = 0;
 
 	if (head || (tail && window == block))
-		ret = read_blocks(p, start, buf, block);
+		ret = read_blocks(p, start, buf, block, block);
 	if (ret == 0 && tail && window > block)
-		ret = read_blocks(p, start + window - block, buf + window - block, block);
+		ret = read_blocks(p, start + window - block, buf + window - block, block, block);
 	if (ret < 0)
 		return ret;
 	iov_walk_copy_out(w, buf + skip, n);

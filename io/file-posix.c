@@ -57,6 +57,11 @@ ssize_t posix_transfer(struct posix_file *p, const struct aio_transfer *t)
 	return p->engine->transfer(loop_self(), t);
 }
 
+bool posix_was_cut(const struct posix_file *p, uint64_t end)
+{
+	return end < p->base.size;
+}
+
 /* What the page cache has: bytes, 0 at the end of the file, or -EAGAIN. */
 static ssize_t read_cached(struct posix_file *p, uint64_t offset, const struct iovec *iov, int niov)
 {
@@ -96,6 +101,8 @@ static int read_on(struct posix_file *p, uint64_t offset, struct iov_walk *w, si
 		if (got < 0)
 			return (int)got;
 		if (got == 0) {
+			if (posix_was_cut(p, offset))
+				return -EIO;
 			iov_walk_zero(w, left); /* the end of the file */
 			return 0;
 		}
@@ -136,6 +143,8 @@ static size_t posix_read_nowait(struct file *f, uint64_t offset, void *buf, size
 
 		if (n < 0)
 			break;
+		if (n == 0 && posix_was_cut(p, offset + done))
+			break;
 		if (n == 0) {
 			memset(iov.iov_base, 0, iov.iov_len);
 			return len;
@@ -159,7 +168,12 @@ static int posix_extent(struct file *f, uint64_t offset, bool *is_data, uint64_t
 	*is_data = true;
 	*end = f->size;
 	if (data < 0 && errno == ENXIO) {
-		*is_data = false; /* nothing but a hole up to the end */
+		struct stat st;
+
+		/* Nothing but a hole up to the end, which may have come nearer. */
+		if (fstat(f->fd, &st) != 0 || posix_was_cut((struct posix_file *)f, st.st_size))
+			return -EIO;
+		*is_data = false;
 		return 0;
 	}
 	if (data < 0 || (uint64_t)data < offset)

@@ -34,6 +34,9 @@ extern const struct file_ops posix_ops;
 /* One transfer by the file's engine, or in place outside of coroutines. Bytes or
  * -errno; yields. */
 ssize_t posix_transfer(struct posix_file *p, const struct aio_transfer *t);
+/* Has the file ended, at `end`, before what is known of it? Somebody else has cut it then: the
+ * bytes behind are lost, not zero. */
+bool posix_was_cut(const struct posix_file *p, uint64_t end);
 /* 0 or -errno; yields. */
 int posix_set_size(struct posix_file *p, uint64_t size);
 

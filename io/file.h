@@ -110,7 +110,8 @@ int64_t file_allocated(struct file *f);
 
 /*
  * Reads len bytes at offset. Bytes past the end of the file read as zero
- * (drivers that need the difference ask file_size). 0 or -errno. May yield; a
+ * (drivers that need the difference ask file_size); -EIO where the file had bytes when its size was
+ * last asked for, and somebody has cut it since. 0 or -errno. May yield; a
  * page-cache hit is answered in place.
  */
 int file_read(struct file *f, uint64_t offset, void *buf, size_t len);

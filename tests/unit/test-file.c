@@ -389,16 +389,25 @@ static void test_past_the_end(void **state)
 static void cut_under_us(struct file *f)
 {
 	uint8_t buf[40000], old[40000];
+	bool is_data;
+	uint64_t run;
 
 	fill(old, sizeof(old), 3);
 	assert_int_equal(file_write(f, 0, old, sizeof(old)), 0);
 	assert_int_equal(truncate(NAME, 10001), 0);
-	assert_int_equal(file_read(f, 0, buf, sizeof(buf)), 0);
+	/* Zeroes instead of what was there would be taken for data. */
+	assert_int_equal(file_read(f, 0, buf, sizeof(buf)), -EIO);
+	assert_int_equal(file_read(f, 20000, buf, 10), -EIO);
+	assert_int_equal(file_read_nowait(f, 20000, buf, 10), 0);
+	assert_int_equal(file_extent(f, 20000, 10, &is_data, &run), -EIO);
+	assert_int_equal(file_read(f, 0, buf, 10001), 0);
 	assert_memory_equal(buf, old, 10001);
-	assert_true(all_zero(buf + 10001, sizeof(buf) - 10001));
 	assert_int_equal(file_size(f), 40000); /* as we know it */
 	assert_int_equal(file_refresh_size(f), 0);
 	assert_int_equal(file_size(f), 10001);
+	assert_int_equal(file_read(f, 0, buf, sizeof(buf)), 0);
+	assert_memory_equal(buf, old, 10001);
+	assert_true(all_zero(buf + 10001, sizeof(buf) - 10001));
 }
 
 static void test_cut_under_us(void **state)
