@@ -48,7 +48,7 @@ found=$(grep -nE "$calls" image/*.[ch] formats/*.[ch] tools/*.[ch] 2>/dev/null |
 [ -z "$found" ] || wrong "a call that belongs to io/" <<<"$found"
 
 # Every file says its licence first.
-for f in io image formats fs tools tests/unit tests/fuzz; do
+for f in io image formats fs tools tests/unit tests/crash tests/fuzz; do
 	for c in "$f"/*.[ch]; do
 		[ -e "$c" ] || continue
 		head -n 1 "$c" | grep -q 'SPDX-License-Identifier: LGPL-2.1-or-later' || wrong "no SPDX line" <<<"$c"

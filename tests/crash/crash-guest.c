@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Random guest writes, zeroes, discards and flushes, on raw and on qcow2 of all kinds, cut
+ * anywhere: what was flushed is there, what was not is old or new, check finds at worst leaks, and
+ * the guest can go on. Images are made by qemu-img.
+ */
+#include "config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "formats/formats.h"
+#include "tests/crash/guest.h"
+
+struct kind {
+	const char *name;
+	const char *file;    /* the disk's */
+	const char *prepare; /* by the shell; NULL: plain 512 KiB with these options */
+	const char *options; /* of qemu-img create */
+	bool snapshot;	     /* has one of the name "s" */
+};
+
+#define BASE                                                                                       \
+	"qemu-img create -q -f raw base.raw 300k; qemu-io -f raw -c 'write -q -P 9 0 300k' "       \
+	"base.raw; "
+#define WRITTEN "qemu-io -c 'write -q -P 7 20k 200k' -c 'write -q -P 8 400k 30k' disk.qcow2; "
+
+static const struct kind kinds[] = {
+	{"raw", "disk.raw", "truncate -s 512k disk.raw"},
+	{"qcow2 4k", "disk.qcow2", .options = "cluster_size=4k"},
+	{"qcow2 512", "disk.qcow2", .options = "cluster_size=512"},
+	{"qcow2 64k", "disk.qcow2", .options = "cluster_size=64k"},
+	{"qcow2 v2", "disk.qcow2", .options = "compat=0.10,cluster_size=1k"},
+	{"qcow2 refcount 1", "disk.qcow2", .options = "cluster_size=512,refcount_bits=1"},
+	{"qcow2 refcount 64", "disk.qcow2", .options = "cluster_size=512,refcount_bits=64"},
+	{"qcow2 lazy", "disk.qcow2", .options = "cluster_size=1k,lazy_refcounts=on"},
+	{"qcow2 extended", "disk.qcow2", .options = "cluster_size=16k,extended_l2=on"},
+	{"qcow2 preallocated", "disk.qcow2", .options = "cluster_size=4k,preallocation=metadata"},
+	{"qcow2 written", "disk.qcow2",
+	 "qemu-img create -q -f qcow2 -o cluster_size=4k disk.qcow2 512k; " WRITTEN},
+	{"qcow2 snapshot", "disk.qcow2",
+	 "qemu-img create -q -f qcow2 -o cluster_size=1k disk.qcow2 512k; " WRITTEN
+	 "qemu-img snapshot -c s disk.qcow2; qemu-io -c 'write -q -P 6 50k 50k' disk.qcow2",
+	 .snapshot = true},
+	{"qcow2 extended snapshot", "disk.qcow2",
+	 "qemu-img create -q -f qcow2 -o cluster_size=16k,extended_l2=on disk.qcow2 512k; " WRITTEN
+	 "qemu-img snapshot -c s disk.qcow2",
+	 .snapshot = true},
+	{"qcow2 overlay", "disk.qcow2",
+	 BASE "qemu-img create -q -f qcow2 -o cluster_size=4k -b base.raw -F raw disk.qcow2 512k"},
+	{"qcow2 extended overlay", "disk.qcow2",
+	 BASE "qemu-img create -q -f qcow2 -o cluster_size=16k,extended_l2=on -b base.raw -F raw "
+	      "disk.qcow2 512k"},
+	{"qcow2 compressed below", "disk.qcow2",
+	 "qemu-img create -q -f raw base.raw 512k; qemu-io -f raw -c 'write -q -P 9 0 512k' "
+	 "base.raw; "
+	 "qemu-img convert -q -c -O qcow2 -o cluster_size=4k base.raw disk.qcow2; rm base.raw"},
+	{"qcow2 data file", "disk.qcow2",
+	 .options = "cluster_size=4k,data_file=disk.data,data_file_raw=off"},
+	{"qcow2 raw data file", "disk.qcow2",
+	 .options = "cluster_size=4k,data_file=disk.data,data_file_raw=on"},
+};
+
+struct cutting {
+	const struct kind *kind;
+	uint64_t seed;
+	struct guest *guest;
+	struct disk snapshot;
+};
+
+static int prepare(void *arg)
+{
+	struct cutting *c = arg;
+	const struct kind *k = c->kind;
+	struct disk before = {0};
+	GError *error = NULL;
+	bool ok;
+
+	if (k->prepare)
+		ok = shell(&error, "set -e; %s", k->prepare);
+	else
+		ok = shell(&error, "qemu-img create -q -f qcow2 -o %s %s 512k", k->options,
+			   k->file);
+	ok = ok && disk_read(k->file, NULL, &before, &error);
+	if (ok && k->snapshot)
+		ok = disk_read(k->file, "s", &c->snapshot, &error);
+	if (!ok) {
+		fprintf(stderr, "%s\n", error->message);
+		g_error_free(error);
+		return 1;
+	}
+	c->guest = guest_new(&before);
+	return 0;
+}
+
+struct work {
+	struct cutting *c;
+	struct record_log *log;
+};
+
+static int work(void *arg)
+{
+	struct work *w = arg;
+	struct cutting *c = w->c;
+	bool raw = g_str_has_suffix(c->kind->file, ".raw");
+	struct image_open_options o = {.flags = IMAGE_RDWR, .format = raw ? "raw" : "qcow2"};
+	struct guest_work gw = {.seed = c->seed,
+				.batches = 25,
+				.concurrent = c->seed % 2 ? 4 : 1,
+				.max_len = 40000,
+				.discards = true,
+				.zeroes = true};
+	GError *error = NULL;
+	struct image *img = image_open(c->kind->file, &o, &error);
+	int ret;
+
+	if (!img) {
+		fprintf(stderr, "%s\n", error->message);
+		g_error_free(error);
+		return 1;
+	}
+	record_log_yield(w->log, c->seed % 2);
+	ret = guest_work(c->guest, img, w->log, &gw);
+	if (ret < 0)
+		fprintf(stderr, "%s: %s\n", g_strerror(-ret),
+			image_fault_text(img) ? image_fault_text(img) : "?");
+	image_unref(img);
+	codec_cache_clear();
+	record_log_yield(w->log, false);
+	return ret;
+}
+
+static int run(void *arg, struct record_log *log)
+{
+	struct work w = {.c = arg, .log = log};
+
+	return run_in_loop(work, &w);
+}
+
+static bool same(const struct disk *a, const char *name, const char *snapshot, const char *when,
+		 GError **error)
+{
+	struct disk b = {0};
+	uint64_t where = 0;
+	bool ok = disk_read(name, snapshot, &b, error);
+
+	if (ok && !disk_equal(a, &b, &where)) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
+			    "%s differs from byte %zu on, %s", snapshot ? snapshot : "the disk",
+			    (size_t)where, when);
+		ok = false;
+	}
+	disk_clear(&b);
+	return ok;
+}
+
+static bool judge_qcow2(struct cutting *c, const struct cut *cut, struct disk *d, GError **error)
+{
+	const char *name = c->kind->file;
+
+	if (!judge_check(name, error) || (cut->ask_qemu && !judge_by_qemu(name, error)))
+		return false;
+	/* Either it is repaired, or nobody notices and the guest goes on, or both. */
+	if (cut->number % 3 != 1 &&
+	    (!judge_repair(name, error) || !same(d, name, NULL, "after the repair", error)))
+		return false;
+	if (cut->number % 3 != 0 &&
+	    (!guest_goes_on(name, cut->seed + 1, d, error) || !judge_check(name, error) ||
+	     !same(d, name, NULL, "after more writes", error)))
+		return false;
+	return !c->kind->snapshot || same(&c->snapshot, name, "s", "at the end", error);
+}
+
+static bool judge(void *arg, const struct cut *cut, GError **error)
+{
+	struct cutting *c = arg;
+	struct disk d = {0};
+	bool ok = disk_read(c->kind->file, NULL, &d, error) &&
+		  guest_allows(c->guest, cut->position, &d, error);
+
+	if (ok && !g_str_has_suffix(c->kind->file, ".raw"))
+		ok = judge_qcow2(c, cut, &d, error);
+	disk_clear(&d);
+	return ok;
+}
+
+int main(int argc, char **argv)
+{
+	struct crash_options o = {.cuts = 12, .seeds = 6, .ask_qemu = 10};
+	struct crash_counts counts = {0};
+
+	crash_options_parse(&o, argc, argv);
+	image_set_formats(formats_table);
+	if (!have_qemu()) {
+		printf("SKIP: needs qemu-img and qemu-io\n");
+		return 77;
+	}
+	for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
+		if (!format_qcow2.reserve && g_str_has_prefix(kinds[i].name, "qcow2"))
+			continue;
+		/* Odd seeds have several operations under way at a time. */
+		for (uint64_t seed = 1; seed <= (o.cuts ? 2 : 4); seed++) {
+			g_autofree char *name =
+				g_strdup_printf("%s, seed %d", kinds[i].name, (int)seed);
+			struct cutting c = {.kind = &kinds[i], .seed = seed};
+			struct plan plan = {name, prepare, run, judge, &c};
+
+			crash_run(&plan, &o, &counts);
+			if (c.guest)
+				guest_free(c.guest);
+			disk_clear(&c.snapshot);
+		}
+	}
+	return crash_end(&counts);
+}

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "tests/crash/guest.h"
+
+#define SECTOR 512u
+#define NEVER  SIZE_MAX
+
+/* Something that changes bytes: what they are after it. */
+struct op {
+	enum { OP_WRITE, OP_ZERO, OP_UNMAP, OP_DISCARD, OP_FLUSH } kind;
+	uint64_t offset, len;
+	uint8_t *data;
+	size_t begun;	/* cuts before this position know nothing of it */
+	size_t durable; /* no cut from this position on loses it */
+	bool returned;
+};
+
+struct guest {
+	struct disk before;
+	GPtrArray *ops; /* of struct op, without flushes; overlapping ones one after the other */
+};
+
+static void op_free(void *p)
+{
+	g_free(((struct op *)p)->data);
+	g_free(p);
+}
+
+struct guest *guest_new(struct disk *before)
+{
+	struct guest *g = g_new0(struct guest, 1);
+
+	g->before = *before;
+	memset(before, 0, sizeof(*before));
+	g->ops = g_ptr_array_new_with_free_func(op_free);
+	return g;
+}
+
+void guest_free(struct guest *g)
+{
+	disk_clear(&g->before);
+	g_ptr_array_unref(g->ops);
+	g_free(g);
+}
+
+static uint64_t next_random(uint64_t *state)
+{
+	/* xorshift64*: any state but 0. */
+	*state ^= *state >> 12;
+	*state ^= *state << 25;
+	*state ^= *state >> 27;
+	return (*state * UINT64_C(0x2545f4914f6cdd1d)) >> 16;
+}
+
+/* Of its own for every operation and sector, never 0. */
+static void fill(struct op *op, unsigned number)
+{
+	for (uint64_t i = 0; i < op->len; i++)
+		op->data[i] = 1 + (number * 29 + (op->offset + i) / SECTOR * 7) % 255;
+}
+
+/* ---- work ------------------------------------------------------------------------------------ */
+
+struct job {
+	struct guest *g;
+	struct image *img;
+	const struct record_log *log;
+	struct op *op; /* FLUSH: not in the list */
+};
+
+static GPtrArray *acknowledged(const struct guest *g)
+{
+	GPtrArray *list = g_ptr_array_new();
+
+	for (guint i = 0; i < g->ops->len; i++) {
+		struct op *op = g_ptr_array_index(g->ops, i);
+
+		if (op->returned && op->durable == NEVER)
+			g_ptr_array_add(list, op);
+	}
+	return list;
+}
+
+static int flush(struct job *job)
+{
+	g_autoptr(GPtrArray) covered = acknowledged(job->g);
+	int ret = image_flush(job->img);
+
+	for (guint i = 0; ret == 0 && i < covered->len; i++) {
+		struct op *op = g_ptr_array_index(covered, i);
+
+		op->durable = MIN(op->durable, record_log_length(job->log));
+	}
+	return ret;
+}
+
+static int job_run(void *arg)
+{
+	struct job *job = arg;
+	struct op *op = job->op;
+	int ret;
+
+	op->begun = record_log_length(job->log);
+	switch (op->kind) {
+	case OP_WRITE:
+		ret = image_write(job->img, op->offset, op->data, op->len);
+		break;
+	case OP_ZERO:
+	case OP_UNMAP:
+		ret = image_write_zeroes(job->img, op->offset, op->len, op->kind == OP_UNMAP);
+		break;
+	case OP_DISCARD:
+		ret = image_discard(job->img, op->offset, op->len);
+		break;
+	default:
+		return flush(job);
+	}
+	op->returned = true;
+	return ret;
+}
+
+static bool overlaps(const struct job *jobs, unsigned n, const struct op *op)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (jobs[i].op->offset < op->offset + op->len &&
+		    op->offset < jobs[i].op->offset + jobs[i].op->len)
+			return true;
+	return false;
+}
+
+static struct op *choose(struct guest *g, const struct guest_work *w, uint64_t *state)
+{
+	struct op *op = g_new0(struct op, 1);
+	unsigned kind = next_random(state) % 16;
+	uint64_t unit = next_random(state) % 4 ? SECTOR : 1;
+
+	op->durable = NEVER;
+	if (kind < 3) {
+		op->kind = OP_FLUSH;
+		return op;
+	}
+	if (kind == 3 && w->zeroes)
+		op->kind = OP_ZERO;
+	else if (kind == 4 && w->zeroes)
+		op->kind = OP_UNMAP;
+	else if ((kind == 5 || kind == 6) && w->discards)
+		op->kind = OP_DISCARD;
+	/* Small ones are the most frequent, and often near to one another. */
+	op->len = 1 + next_random(state) % (next_random(state) % 3 ? w->max_len / 8 : w->max_len);
+	op->len = (op->len + unit - 1) / unit * unit;
+	op->len = MIN(op->len, g->before.size);
+	op->offset = next_random(state) % (g->before.size - op->len + 1);
+	if (next_random(state) % 2)
+		op->offset /= 4;
+	op->offset -= op->offset % unit;
+	op->data = g_malloc0(op->len);
+	if (op->kind == OP_WRITE)
+		fill(op, g->ops->len);
+	return op;
+}
+
+/* A discard may have done less than it was asked for: what it did is read. */
+static int read_discarded(struct job *jobs, unsigned n)
+{
+	int ret = 0;
+
+	for (unsigned i = 0; ret == 0 && i < n; i++)
+		if (jobs[i].op->kind == OP_DISCARD)
+			ret = image_read(jobs[i].img, jobs[i].op->offset, jobs[i].op->data,
+					 jobs[i].op->len);
+	return ret;
+}
+
+static int batch(struct guest *g, struct image *img, const struct record_log *log,
+		 const struct guest_work *w, uint64_t *state)
+{
+	struct job jobs[8];
+	unsigned n = 1 + next_random(state) % MIN(w->concurrent, G_N_ELEMENTS(jobs)), made = 0;
+	struct co_group group;
+	int ret;
+
+	co_group_init(&group, n);
+	while (made < n) {
+		struct op *op = choose(g, w, state);
+
+		if (op->kind != OP_FLUSH && overlaps(jobs, made, op)) {
+			op_free(op);
+			n--;
+			continue;
+		}
+		if (op->kind != OP_FLUSH)
+			g_ptr_array_add(g->ops, op);
+		jobs[made] = (struct job){.g = g, .img = img, .log = log, .op = op};
+		co_group_spawn(&group, job_run, &jobs[made++]);
+	}
+	ret = co_group_wait(&group);
+	if (ret == 0)
+		ret = read_discarded(jobs, made);
+	for (unsigned i = 0; i < made; i++)
+		if (jobs[i].op->kind == OP_FLUSH)
+			op_free(jobs[i].op);
+	return ret;
+}
+
+int guest_work(struct guest *g, struct image *img, const struct record_log *log,
+	       const struct guest_work *w)
+{
+	uint64_t state = w->seed * 2 + 1;
+	struct op last = {.kind = OP_FLUSH, .durable = NEVER};
+	struct job job = {.g = g, .img = img, .log = log, .op = &last};
+	int ret = 0;
+
+	for (unsigned i = 0; ret == 0 && i < w->batches; i++)
+		ret = batch(g, img, log, w, &state);
+	return ret < 0 ? ret : flush(&job);
+}
+
+/* ---- judging --------------------------------------------------------------------------------- */
+
+static bool may_be(const struct guest *g, size_t position, uint64_t at, uint8_t byte)
+{
+	for (guint i = 0; i < g->ops->len; i++) {
+		const struct op *op = g_ptr_array_index(g->ops, i);
+
+		if (op->begun < position && op->durable > position && at >= op->offset &&
+		    at - op->offset < op->len && op->data[at - op->offset] == byte)
+			return true;
+	}
+	return false;
+}
+
+static void fail_at(const struct guest *g, size_t position, uint64_t at, uint8_t found,
+		    uint8_t flushed, GError **error)
+{
+	GString *s = g_string_new(NULL);
+
+	for (guint i = 0; i < g->ops->len; i++) {
+		const struct op *op = g_ptr_array_index(g->ops, i);
+
+		if (op->begun < position && at >= op->offset && at - op->offset < op->len)
+			g_string_append_printf(
+				s, "\n  operation %u (kind %d) from %zu, durable from %zd: 0x%02x",
+				i, op->kind, op->begun, (ssize_t)op->durable,
+				op->data[at - op->offset]);
+	}
+	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
+		    "byte 0x%" PRIx64 " is 0x%02x, which is neither what was flushed (0x%02x) nor "
+		    "written later:%s",
+		    at, found, flushed, s->str);
+	g_string_free(s, TRUE);
+}
+
+bool guest_allows(struct guest *g, size_t position, const struct disk *d, GError **error)
+{
+	g_autofree uint8_t *flushed = g_memdup2(g->before.bytes, g->before.size);
+	uint64_t at;
+
+	if (d->size != g->before.size) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
+			    "the disk has %" PRIu64 " bytes", d->size);
+		return false;
+	}
+	for (guint i = 0; i < g->ops->len; i++) {
+		const struct op *op = g_ptr_array_index(g->ops, i);
+
+		if (op->durable <= position)
+			memcpy(flushed + op->offset, op->data, op->len);
+	}
+	for (at = 0; at < d->size; at++) {
+		if (at % SECTOR == 0 && d->size - at >= SECTOR &&
+		    memcmp(d->bytes + at, flushed + at, SECTOR) == 0) {
+			at += SECTOR - 1;
+			continue;
+		}
+		if (d->bytes[at] != flushed[at] && !may_be(g, position, at, d->bytes[at])) {
+			fail_at(g, position, at, d->bytes[at], flushed[at], error);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* ---- after the cut --------------------------------------------------------------------------- */
+
+struct going_on {
+	const char *name;
+	uint64_t state;
+	struct disk *d;
+	GError **error;
+};
+
+static int go_on(void *arg)
+{
+	struct going_on *w = arg;
+	struct image_open_options o = {.flags = IMAGE_RDWR};
+	struct image *img = image_open(w->name, &o, w->error);
+	int ret = 0;
+
+	if (!img)
+		return -1;
+	for (unsigned i = 0; ret == 0 && i < 3; i++) {
+		uint64_t len = 1 + next_random(&w->state) % MIN(w->d->size, 20000);
+		uint64_t offset = next_random(&w->state) % (w->d->size - len + 1);
+
+		memset(w->d->bytes + offset, 0xf0 + i, len);
+		ret = image_write(img, offset, w->d->bytes + offset, len);
+	}
+	if (ret == 0)
+		ret = image_flush(img);
+	if (ret < 0)
+		g_set_error(w->error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "going on after the cut: %s",
+			    image_fault_text(img) ? image_fault_text(img) : g_strerror(-ret));
+	image_unref(img);
+	return ret;
+}
+
+bool guest_goes_on(const char *name, uint64_t seed, struct disk *d, GError **error)
+{
+	struct going_on w = {.name = name, .state = seed * 2 + 1, .d = d, .error = error};
+
+	return run_in_loop(go_on, &w) == 0;
+}
