@@ -98,6 +98,7 @@ bool qcow2_bitmaps_each(struct image *img, qcow2_bitmap_fn *fn, void *arg, GErro
 		if (err)
 			return bad(error, i, "could not be read");
 		qcow2_bitmap_decode(buf, &b);
+		b.at = h->bitmap_directory_offset + at;
 		wrong = bitmap_wrong(q, &b);
 		if (wrong)
 			return bad(error, i, wrong);

@@ -198,6 +198,7 @@ bool qcow2_view(struct image *img, unsigned index, struct image *view, GError **
 	}
 	q = g_memdup2(from, sizeof(*from));
 	q->parent = from;
+	q->writer = NULL;
 	q->snapshot_offsets = NULL;
 	q->data = from->data ? file_ref(from->data) : NULL;
 	q->l1_offset = s.l1_offset;

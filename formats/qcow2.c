@@ -35,10 +35,12 @@ static void add_fixed(struct qcow2 *q, uint64_t start, uint64_t len, const char 
 }
 
 /* All were checked to lie inside the file, so the sums do not overflow. */
-static void collect_fixed(struct qcow2 *q)
+void qcow2_collect_fixed(struct qcow2 *q)
 {
 	const struct qcow2_header *h = &q->header;
 
+	q->nb_fixed = 0;
+	q->fixed_end = 0;
 	add_fixed(q, 0, q->cluster_size, "header");
 	add_fixed(q, h->l1_offset, h->l1_size * 8ull, "active L1 table");
 	add_fixed(q, h->reftable_offset, (uint64_t)h->reftable_clusters << h->cluster_bits,
@@ -149,12 +151,30 @@ static void publish(struct image *img, struct qcow2 *q)
 
 static void qcow2_free(struct qcow2 *q)
 {
+	qcow2_writer_free(q->writer);
 	file_unref(q->data);
 	if (!q->parent)
 		qcow2_header_clear(&q->header);
 	if (q->snapshot_offsets)
 		g_array_unref(q->snapshot_offsets);
 	g_free(q);
+}
+
+/* "Autoclear features": whoever changes an image must clear those that he does not know. */
+static bool clear_unknown(struct image *img, struct qcow2 *q, GError **error)
+{
+	uint64_t known = QCOW2_AUTOCLEAR_BITMAPS | QCOW2_AUTOCLEAR_DATA_FILE_RAW;
+	int ret;
+
+	if (!(q->header.autoclear & ~known) || (img->flags & IMAGE_FOR_CHECK))
+		return true;
+	q->header.autoclear &= known;
+	ret = qcow2_header_store(img);
+	if (ret < 0)
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
+			    "the autoclear feature bits could not be cleared: %s",
+			    g_strerror(-ret));
+	return ret == 0;
 }
 
 static bool qcow2_open(struct image *img, struct options *options, GError **error)
@@ -167,8 +187,17 @@ static bool qcow2_open(struct image *img, struct options *options, GError **erro
 	set_geometry(q, img);
 	if (!qcow2_snapshots_index(img, q, error))
 		goto fail;
-	collect_fixed(q);
+	qcow2_collect_fixed(q);
 	publish(img, q);
+	if (!(img->flags & IMAGE_RDWR))
+		return true;
+	q->writer = qcow2_writer_new();
+	if (!clear_unknown(img, q, error)) {
+		img->state = NULL;
+		g_clear_pointer(&img->backing_name, g_free);
+		g_clear_pointer(&img->backing_format, g_free);
+		goto fail;
+	}
 	return true;
 
 fail:
@@ -178,6 +207,7 @@ fail:
 
 static void qcow2_close(struct image *img)
 {
+	qcow2_end(img);
 	qcow2_free(qcow2_of(img));
 	img->state = NULL;
 }
@@ -238,6 +268,7 @@ const struct format format_qcow2 = {
 	.open = qcow2_open,
 	.close = qcow2_close,
 	.map = qcow2_map,
+	.flush = qcow2_flush,
 	.check = qcow2_check,
 	.snapshot_list = qcow2_snapshot_list,
 	.view = qcow2_view,

@@ -211,7 +211,7 @@ struct qcow2 {
 	unsigned entry_bits; /* log2 of bytes an L2 entry: 3, or 4 when extended */
 	unsigned l2_bits;    /* log2 of entries an L2 table */
 	bool extended;
-	uint64_t file_size; /* of the main file, as of opening */
+	uint64_t file_size; /* of the main file, or where what was allocated since ends */
 	struct file
 		*data; /* where guest clusters are: main file, data file, or NULL (not opened) */
 	uint64_t data_size;
@@ -230,6 +230,8 @@ struct qcow2 {
 	GArray *snapshot_offsets;  /* uint32_t, from the table's start */
 	uint64_t snapshots_length; /* bytes of the snapshot table */
 
+	struct qcow2_writer *writer; /* NULL: nothing may be changed (read-only, or a view) */
+
 	/* The L2 table of the last map: sequential and local readers save the L1 look-up. */
 	uint64_t last_l1_index, last_l2_offset; /* UINT64_MAX: none */
 };
@@ -240,6 +242,8 @@ static inline struct qcow2 *qcow2_of(const struct image *img)
 }
 /* The fixed range that [offset, offset+len) meets, or NULL. */
 const struct qcow2_range *qcow2_fixed_overlap(const struct qcow2 *q, uint64_t offset, uint64_t len);
+/* Fills in the fixed ranges anew, after the header's fields for them changed. */
+void qcow2_collect_fixed(struct qcow2 *q);
 
 /* qcow2-map.c */
 
@@ -316,25 +320,94 @@ bool qcow2_view(struct image *img, unsigned index, struct image *view, GError **
 enum qcow2_phase { QCOW2_NEW, QCOW2_REFTABLE, QCOW2_TABLES };
 
 /*
- * qcow2-refcount.c. The caller holds the metadata lock exclusively (every callback marked [x]).
+ * The caller of all that follows holds the metadata lock exclusively (every callback marked [x]).
  * 0 or -errno with a fault recorded; all may yield.
  *
- * Contiguous clusters with refcount 1, `bytes` rounded up to clusters. They lie outside of every
- * cluster in use, whatever a wrong count says, of fixed ranges and of the pending frees.
+ * qcow2_alloc may have to flush, when the refcount table must grow: allocate first; then change
+ * entries; and only then qcow2_free_later what they pointed at.
  */
-int qcow2_alloc(struct image *img, uint64_t bytes, uint64_t *host);
+struct qcow2_region {
+	uint64_t host, len; /* bytes of the main file */
+};
+#define QCOW2_HINTS 24
+struct qcow2_writer {
+	/* Where to search for free clusters: below hint[k] no run of 2^k of them is known. */
+	uint64_t hint[QCOW2_HINTS];
+	uint64_t touched;   /* up to here a failed write may have left bytes past the file's end */
+	uint64_t coded_at;  /* where the next compressed cluster may go on; 0: nowhere */
+	GArray *frees;	    /* struct qcow2_region: to be freed by the next flush */
+	GHashTable *tables; /* clusters of L2 tables, refcount blocks, snapshots' L1 tables */
+	bool begun;	    /* qcow2_begin was here */
+	bool set_dirty;	    /* and has set the dirty bit, which closing takes back */
+	bool no_punch;	    /* the host's file system cannot */
+	int failed;	    /* -errno: nothing may be changed any more */
+};
+
+/* qcow2-flush.c */
+struct qcow2_writer *qcow2_writer_new(void);
+void qcow2_writer_free(struct qcow2_writer *w); /* NULL is allowed */
+/*
+ * Before anything is changed, each time: -EROFS, or what failed before. The first time: finds the
+ * tables, sets the dirty bit with lazy refcounts, and marks bitmaps that would miss a change.
+ */
+int qcow2_begin(struct image *img);
+/* What is at [host, host+len) must be written to no more: -EIO, with the corrupt bit set, if it is
+ * a table. `what` names what would have been written, "guest data". */
+int qcow2_check_place(struct image *img, uint64_t host, uint64_t len, const char *what);
+/* Is this cluster a table that qcow2_begin found or that was allocated as one since? */
+bool qcow2_is_table(const struct qcow2 *q, uint64_t host);
+/* Remembers that this cluster is one. */
+void qcow2_note_table(struct qcow2 *q, uint64_t host);
+/* Sets the corrupt bit and refuses all further changes; the sentence becomes the fault. -EIO. */
+int qcow2_mark_corrupt(struct image *img, uint64_t offset, const char *format, ...)
+	G_GNUC_PRINTF(3, 4);
+/* Lowers counts by one, after step 4 of the next qcow2_flush; at 0 the host gets the space back.
+ * Takes effect in memory at that time too. */
+int qcow2_free_later(struct image *img, uint64_t host, uint64_t len);
+/* Steps 1 to 3, then the frees that were pending when it began. Durable when it returns 0. */
+int qcow2_flush(struct image *img);
+/* The same, with step 4: writes the header from q->header (qcow2_header_store). On failure the
+ * header on disk is the old one (-ENOSPC: the new one does not fit), or it may be either, and then
+ * nothing can be changed any more. */
+int qcow2_flush_header(struct image *img);
+/* Takes the dirty bit back, when all that was changed is durable. */
+void qcow2_end(struct image *img);
+
+/* qcow2-refcount.c */
+/* Entry i of a block of 1 << order bits an entry: "Refcount blocks". Pure. */
+uint64_t qcow2_refcount_entry(const void *block, uint64_t i, unsigned order);
+void qcow2_set_refcount_entry(void *block, uint64_t i, unsigned order, uint64_t count);
 int qcow2_refcount(struct image *img, uint64_t host, uint64_t *count);
 /* Raises the counts of all clusters that [host, host+len) touches by one; -EOVERFLOW leaves none
  * raised. */
 int qcow2_ref(struct image *img, uint64_t host, uint64_t len);
-/* Lowers them by one, after step 4 of the next qcow2_flush; at 0 the host gets the space back when
- * discard is asked for. Takes effect in memory at that time too. */
-int qcow2_free_later(struct image *img, uint64_t host, uint64_t len);
-/* Steps 1 to 3, then the frees that were pending when it began. */
-int qcow2_flush(struct image *img);
-/* The same, with step 4: writes the header from q->header (qcow2_header_store). On failure the
- * header on disk is the old one or the new one. */
-int qcow2_flush_header(struct image *img);
+/* Lowers them at once: what nothing ever pointed at, and what qcow2_flush frees. */
+int qcow2_unref(struct image *img, uint64_t host, uint64_t len);
+/* Entries of one refcount block that lie in one cache block, pinned; block NULL: none is there,
+ * all n are 0. */
+struct qcow2_counts {
+	struct cache_block *block;
+	uint8_t *data;
+	uint64_t first, n; /* entry `first` of data is that of the cluster asked for */
+};
+int qcow2_counts_get(struct image *img, uint64_t cluster, uint64_t n, struct qcow2_counts *c);
+void qcow2_counts_put(struct qcow2_counts *c);
+/* log2 of entries a refcount block; entries of the refcount table */
+unsigned qcow2_block_bits(const struct qcow2 *q);
+uint64_t qcow2_reftable_entries(const struct qcow2 *q);
+
+/* qcow2-alloc.c */
+/*
+ * Contiguous clusters with refcount 1, `bytes` rounded up to clusters. They lie outside of fixed
+ * ranges, tables and pending frees, and of what the file has where a refcount block is missing.
+ */
+int qcow2_alloc(struct image *img, uint64_t bytes, uint64_t *host);
+/* Room for a compressed cluster of len bytes, at any byte: each cluster that it touches has one
+ * reference more. */
+int qcow2_alloc_coded(struct image *img, uint32_t len, uint64_t *host);
+/* Fills newly allocated clusters, of a table, with zeroes, in phase QCOW2_NEW. Past the end of the
+ * file only the last sector is written. */
+int qcow2_zero_table(struct image *img, uint64_t host, uint64_t len);
 
 /* qcow2-header-write.c */
 /*
@@ -361,6 +434,7 @@ int qcow2_unmap(struct image *img, uint64_t offset, uint64_t len, enum unmap_mod
 /* qcow2-bitmap.c */
 
 struct qcow2_bitmap { /* a directory entry without its name */
+	uint64_t at;  /* where in the file it is; set by qcow2_bitmaps_each */
 	uint64_t table_offset, total;
 	uint32_t table_size, flags, extra_length;
 	uint8_t type, granularity_bits;

@@ -114,7 +114,9 @@ struct format {
 	int (*commit)(struct image *img, struct claim *claim);
 	void (*abandon)(struct image *img, struct claim *claim);
 	int (*unmap)(struct image *img, uint64_t offset, uint64_t len, enum unmap_mode mode);
-	/* Tables to files; the core syncs the files. */
+	/* Tables to files, in the driver's order, with the syncs between them: when it returns 0,
+	 * all that was committed is durable in every file. NULL: there are no tables; the core
+	 * syncs the files. */
 	int (*flush)(struct image *img);
 
 	/* Control [x]. NULL: the format cannot. */

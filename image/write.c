@@ -29,13 +29,24 @@ static void lock_clusters(struct image *img, struct range *r, uint64_t offset, u
 	range_lock(&img->core->ranges, r, start, end - start, true);
 }
 
+static bool extra_sync_failed(const struct image *img)
+{
+	const GPtrArray *extra = img->core->extra_files;
+
+	for (guint i = 0; extra && i < extra->len; i++)
+		if (file_sync_failed(g_ptr_array_index(extra, i)))
+			return true;
+	return false;
+}
+
 static int check_writable(const struct image *img, uint64_t offset, uint64_t len)
 {
 	if (!(img->flags & IMAGE_RDWR))
 		return -EROFS;
 	if (offset > img->size || len > img->size - offset)
 		return -EINVAL;
-	return 0;
+	/* After a sync that failed nobody can promise that a later write will last. */
+	return file_sync_failed(img->file) || extra_sync_failed(img) ? -EIO : 0;
 }
 
 /* ---- reserve, fill, write, commit ----------------------------------------------------------- */
@@ -325,18 +336,16 @@ static int sync_files(struct image *img)
 	return ret ? ret : r;
 }
 
-/* Data is durable before the tables that point at it are written. */
 int image_flush(struct image *img)
 {
 	int ret;
 
 	if (!(img->flags & IMAGE_RDWR))
 		return 0;
-	ret = sync_files(img);
-	if (ret < 0 || !img->format->flush)
-		return ret;
+	if (!img->format->flush)
+		return sync_files(img);
 	co_rwlock_wrlock(&img->core->lock);
 	ret = img->format->flush(img);
 	co_rwlock_unlock(&img->core->lock);
-	return ret < 0 ? ret : sync_files(img);
+	return ret;
 }

@@ -268,6 +268,11 @@ int file_flush(struct file *f)
 	return f->flush_error ? f->flush_error : ret;
 }
 
+bool file_sync_failed(const struct file *f)
+{
+	return f->flush_error != 0;
+}
+
 /* The cache modes that promise durable writes promise it of every change. */
 static int sync_change(struct file *f)
 {

@@ -127,6 +127,8 @@ int file_writev(struct file *f, uint64_t offset, const struct iovec *iov, int ni
 /* Everything written before is durable when this returns 0 (fdatasync; nothing
  * under CACHE_UNSAFE). After a failure every later flush fails too. May yield. */
 int file_flush(struct file *f);
+/* Has a flush failed? */
+bool file_sync_failed(const struct file *f);
 /* May yield. */
 int file_truncate(struct file *f, uint64_t size);
 /* fallocate: reserve space / make zeroes keeping space / make a hole.
