@@ -424,6 +424,55 @@ int qcow2_header_encode(const struct qcow2_header *h, void *cluster);
  */
 int qcow2_header_store(struct image *img);
 
+/* qcow2-layout.c: where the parts of a new image lie: header, refcount table, refcount blocks,
+ * L1 table, L2 tables, guest clusters, each in one piece and in this order. */
+struct qcow2_shape { /* what it follows from */
+	unsigned cluster_bits, refcount_order;
+	bool extended, external;
+	uint64_t size;	     /* of the disk, bytes */
+	uint64_t l2_tables;  /* of them: those that will be there */
+	uint64_t data_bytes; /* of guest clusters in this file */
+};
+struct qcow2_layout {
+	uint64_t l1_entries, reftable_clusters, refcount_blocks;
+	uint64_t l2_tables;			 /* that are there */
+	uint64_t reftable, blocks, l1, l2, data; /* offsets */
+	uint64_t end;				 /* of the file, rounded up to clusters */
+};
+/* L2 tables that a disk of this size needs in all. */
+uint64_t qcow2_l2_needed(const struct qcow2_shape *s);
+/* false: the disk is too large for its tables or for the specification's limits. Pure. */
+bool qcow2_layout(const struct qcow2_shape *s, struct qcow2_layout *l);
+/* Writes reference counts of one, L1 and L2 tables for the layout, in large pieces and not the
+ * header. 0 or -errno. Yields. */
+struct qcow2_tables {
+	struct file *file;
+	const struct qcow2_shape *shape;
+	const struct qcow2_layout *layout;
+	uint64_t entry_flags; /* of L2 entries, beside QCOW2_COPIED */
+	uint64_t bitmap;      /* extended: of each entry */
+};
+int qcow2_tables_write(const struct qcow2_tables *t);
+
+/* qcow2-create.c */
+extern const struct option_desc qcow2_create_options[];
+struct qcow2_new { /* the options, understood */
+	struct qcow2_shape shape;
+	uint32_t version, compression_type;
+	enum {
+		QCOW2_PREALLOC_OFF,
+		QCOW2_PREALLOC_METADATA,
+		QCOW2_PREALLOC_FALLOC,
+		QCOW2_PREALLOC_FULL
+	} preallocation;
+	bool lazy_refcounts, data_file_raw, nocow, has_size;
+	char *backing_file, *backing_format, *data_file;
+};
+/* Takes the options and refuses what contradicts itself; *n is what qcow2_new_clear frees. */
+bool qcow2_new_parse(struct qcow2_new *n, struct options *options, GError **error);
+void qcow2_new_clear(struct qcow2_new *n);
+bool qcow2_create(const char *filename, struct options *options, GError **error);
+
 /* qcow2-write.c */
 int qcow2_reserve(struct image *img, uint64_t offset, uint64_t len, unsigned flags,
 		  struct claim *claim);

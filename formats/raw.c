@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "image/create.h"
 #include "image/image.h"
 
 struct raw {
@@ -21,8 +22,9 @@ static const struct option_desc raw_open_options[] = {
 static const struct option_desc raw_create_options[] = {
 	{"size", OPTION_SIZE, "Virtual disk size", NULL},
 	{"preallocation", OPTION_STRING, "Preallocation mode (allowed values: off, falloc, full)",
-	 "off"},
-	{"nocow", OPTION_BOOL, "Turn off copy-on-write (valid only on btrfs)", "off"},
+	 NULL, .protocol = true},
+	{"nocow", OPTION_BOOL, "Turn off copy-on-write (valid only on btrfs)", NULL,
+	 .protocol = true},
 	{NULL},
 };
 
@@ -107,57 +109,47 @@ static bool check_mode(const char *mode, GError **error)
 	return false;
 }
 
-static int write_zeroes(struct file *f, uint64_t from, uint64_t to)
-{
-	enum { CHUNK = 1 << 20 };
-	g_autofree uint8_t *zeroes = g_malloc0(CHUNK);
-	int ret = 0;
-
-	for (uint64_t at = from; ret == 0 && at < to; at += CHUNK)
-		ret = file_write(f, at, zeroes, MIN(to - at, CHUNK));
-	return ret;
-}
-
 /* Makes the file `to` bytes long; those from `from` on, if any, get space as mode says. */
 static int make_space(struct file *f, uint64_t from, uint64_t to, const char *mode)
 {
-	int ret = file_truncate(f, to);
+	int ret = image_set_file_size(f, to);
 
 	if (ret < 0 || to <= from)
 		return ret;
 	if (strcmp(mode, "falloc") == 0)
 		return file_allocate(f, from, to - from);
 	if (strcmp(mode, "full") == 0)
-		ret = write_zeroes(f, from, to);
+		ret = image_write_zero_bytes(f, from, to - from);
 	return ret ? ret : file_flush(f);
 }
 
-static bool create_file(const char *filename, uint64_t size, const char *mode, GError **error)
+static bool create_file(const char *filename, uint64_t size, const char *mode, bool nocow,
+			GError **error)
 {
-	struct file_options fo = {
-		.flags = FILE_RDWR | FILE_CREATE | FILE_TRUNC,
-		.perms = PERM_WRITE | PERM_RESIZE,
-		.unshared = PERM_CONSISTENT_READ | PERM_WRITE | PERM_RESIZE,
-	};
-	struct file *f = file_open(filename, &fo, error);
+	struct new_file n = {.path = filename, .nocow = nocow};
 	int ret;
 
-	if (!f)
+	if (!new_file_open(&n, error))
 		return false;
-	ret = make_space(f, 0, size, mode);
-	file_unref(f);
-	if (ret < 0)
-		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
-			    "Could not make '%s' %" G_GUINT64_FORMAT " bytes long: %s", filename,
-			    size, g_strerror(-ret));
-	return ret == 0;
+	ret = new_file_empty(&n);
+	if (ret == 0)
+		ret = make_space(n.file, 0, size, mode);
+	if (ret == 0) {
+		new_file_keep(&n);
+		return true;
+	}
+	new_file_drop(&n);
+	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
+		    "Could not make '%s' %" G_GUINT64_FORMAT " bytes long: %s", filename, size,
+		    g_strerror(-ret));
+	return false;
 }
 
 static bool raw_create(const char *filename, struct options *options, GError **error)
 {
 	g_autofree char *mode = options_take_string(options, "preallocation");
 	uint64_t size = UINT64_MAX;
-	bool nocow = false; /* advice to one file system; without effect here */
+	bool nocow = false;
 
 	if (!options_take_size(options, "size", &size, error) ||
 	    !options_take_bool(options, "nocow", &nocow, error))
@@ -169,7 +161,7 @@ static bool raw_create(const char *filename, struct options *options, GError **e
 	}
 	if (mode && !check_mode(mode, error))
 		return false;
-	return create_file(filename, size, mode ? mode : "off", error);
+	return create_file(filename, size, mode ? mode : "off", nocow, error);
 }
 
 static bool raw_resize(struct image *img, uint64_t size, struct options *options, GError **error)

@@ -206,8 +206,15 @@ bool image_snapshot_delete(struct image *img, unsigned index, GError **error);
 bool image_snapshot_rename(struct image *img, unsigned index, const char *name, GError **error);
 
 /* Control. */
+/* create.c. The new image may not be its own backing or data file. On failure nothing new is left
+ * behind. */
 bool image_create(const char *filename, const struct format *format, struct options *options,
 		  GError **error);
+/* Of the options: what image_create refuses because of names, to be told earlier. */
+bool image_check_names(const char *filename, struct options *options, GError **error);
+/* Opens what `name` means when it stands inside image `filename`, which may not exist yet. */
+struct image *image_open_beside(const char *filename, const char *name,
+				const struct image_open_options *o, GError **error);
 bool image_check(struct image *img, const struct check_options *options,
 		 struct check_result *result,
 		 GError **error); /* IMAGE_ERROR_UNSUPPORTED: no checks here */

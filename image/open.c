@@ -454,25 +454,3 @@ struct file *image_open_data_file(struct image *img, const char *name, GError **
 	g_ptr_array_add(img->core->extra_files, file_ref(file));
 	return file;
 }
-
-bool image_create(const char *filename, const struct format *format, struct options *options,
-		  GError **error)
-{
-	const char *path;
-
-	if (!format->create) {
-		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
-			    "Format driver '%s' does not support image creation", format->name);
-		return false;
-	}
-	if (filename_classify(filename, &path) != FILENAME_PATH) {
-		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
-			    "Could not create '%s': Unknown protocol", filename);
-		return false;
-	}
-	if (!options_validate(options, format->create_options, error)) {
-		g_prefix_error(error, "%s: ", filename);
-		return false;
-	}
-	return format->create(path, options, error);
-}

@@ -329,16 +329,35 @@ static bool validate_number(const struct pair *pair, GError **error)
 	return false;
 }
 
+static bool validate_size(const struct pair *pair, GError **error)
+{
+	g_autoptr(GError) why = NULL;
+	uint64_t size;
+
+	if (units_parse(pair->value, pair->key, 0, INT64_MAX, &size, &why))
+		return true;
+	if (strstr(why->message, "Must be between"))
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
+			    "Value '%s' is out of range for parameter '%s'", pair->value,
+			    pair->key);
+	else
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
+			    "Parameter '%s' expects a non-negative number below 2^64\n"
+			    "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, "
+			    "peta-\nand exabytes, respectively.",
+			    pair->key);
+	return false;
+}
+
 static bool validate_pair(const struct pair *pair, const struct option_desc *desc, GError **error)
 {
-	uint64_t size;
 	bool on;
 
 	switch (desc->type) {
 	case OPTION_BOOL:
 		return units_parse_bool(pair->value, pair->key, &on, error);
 	case OPTION_SIZE:
-		return units_parse(pair->value, pair->key, 0, INT64_MAX, &size, error);
+		return validate_size(pair, error);
 	case OPTION_NUMBER:
 		return validate_number(pair, error);
 	case OPTION_STRING:
@@ -371,7 +390,7 @@ static int by_name(const void *a, const void *b)
 	return strcmp((*x)->name, (*y)->name);
 }
 
-char *option_table_help(const struct option_desc *table)
+char *option_table_help(const struct option_desc *table, bool with_protocol)
 {
 	static const char *const types[] = {
 		[OPTION_STRING] = "str",
@@ -383,7 +402,8 @@ char *option_table_help(const struct option_desc *table)
 	GString *out = g_string_new(NULL);
 
 	for (; table && table->name; table++)
-		g_ptr_array_add(sorted, (void *)table);
+		if (with_protocol || !table->protocol)
+			g_ptr_array_add(sorted, (void *)table);
 	g_ptr_array_sort(sorted, by_name);
 	for (guint i = 0; i < sorted->len; i++) {
 		const struct option_desc *d = g_ptr_array_index(sorted, i);

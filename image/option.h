@@ -16,7 +16,8 @@ struct option_desc {	  /* a table ends with name == NULL */
 	const char *name; /* dotted: "cache.direct" */
 	enum option_type type;
 	const char *help;
-	const char *default_text; /* NULL: none */
+	const char *default_text; /* NULL: none, or not worth telling */
+	bool protocol;		  /* of the file rather than of the format */
 };
 
 /* Keys and values in the order given; the last of equal keys wins. */
@@ -50,6 +51,6 @@ bool options_refuse_rest(const struct options *o, const char *context, GError **
 /* Checks each key and value against the table. */
 bool options_validate(const struct options *o, const struct option_desc *table, GError **error);
 /* As qemu-img prints `-o help`: sorted, "name=<type>  - help" with the help at column 24. */
-char *option_table_help(const struct option_desc *table);
+char *option_table_help(const struct option_desc *table, bool with_protocol);
 
 #endif

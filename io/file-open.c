@@ -7,8 +7,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/magic.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -114,6 +116,17 @@ static bool go_direct(struct posix_file *p, const char *path, enum cache_mode ca
 	return ret == 0 ? true : fail(path, g_strerror(-ret), -ret, error);
 }
 
+/* Only an empty file can change so, and only btrfs knows it: a failure is not worth a word. */
+static void turn_off_cow(int fd)
+{
+	int flags;
+
+	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0) {
+		flags |= FS_NOCOW_FL;
+		(void)ioctl(fd, FS_IOC_SETFLAGS, &flags);
+	}
+}
+
 /* All that comes between open(2) and the first use; the caller closes on failure. */
 static bool set_up(struct posix_file *p, const char *path, const struct file_options *o,
 		   GError **error)
@@ -136,6 +149,8 @@ static bool set_up(struct posix_file *p, const char *path, const struct file_opt
 	}
 	if ((o->flags & FILE_TRUNC) && S_ISREG(f->st.st_mode) && ftruncate(f->fd, 0) != 0)
 		return fail(path, g_strerror(errno), errno, error);
+	if ((o->flags & FILE_NOCOW) && S_ISREG(f->st.st_mode))
+		turn_off_cow(f->fd);
 	/* Again: the holder of the locks may have changed it until now. */
 	if (fstat(f->fd, &f->st) != 0)
 		return fail(path, g_strerror(errno), errno, error);

@@ -22,7 +22,8 @@ enum file_flags {
 	FILE_EXCL = 1 << 2,   /* with FILE_CREATE: must not exist */
 	FILE_TRUNC = 1 << 3,  /* cut to 0 after the locks are had, never before */
 	FILE_REGULAR_ONLY =
-		1 << 4, /* refuse anything but a regular file (never blocks on a FIFO) */
+		1 << 4,	     /* refuse anything but a regular file (never blocks on a FIFO) */
+	FILE_NOCOW = 1 << 5, /* ask btrfs to write in place; elsewhere nothing */
 };
 
 /* qemu's five cache modes. */

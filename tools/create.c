@@ -8,11 +8,13 @@
 static const struct opt options[] = {
 	{'f', "format", "FMT", "format of the new image (default: raw)"},
 	{'o', NULL, "OPTIONS", "name=value,...; -o help lists them"},
-	{'b', NULL, "FILE", "backing file (not for raw)"},
+	{'b', NULL, "FILE", "backing file: the image records what differs from it (not for raw)"},
 	{'F', NULL, "FMT", "format of the backing file"},
 	{'u', NULL, NULL, "do not open the backing file"},
 	OPT_QUIET,
 	{OPT_OBJECT, "object", "OBJECTDEF", "define an object, such as a secret"},
+	{OPT_REFERENCES, "allow-references", "DIR|any",
+	 "where files named inside images may lie, beside the image's own folder"},
 	{0},
 };
 
@@ -32,10 +34,21 @@ static bool take_size(struct args *args, const char *name, struct options *o)
 		text = g_strdup_printf("%" G_GUINT64_FORMAT, size);
 		options_set(o, "size", text);
 	}
-	if (!options_peek(o, "size")) {
-		tool_error("%s: Image creation needs a size parameter", name);
+	return true;
+}
+
+static bool take_backing(struct args *args, const char *name, const struct format *format,
+			 struct options *o)
+{
+	if (!format->has_backing && (opt_given(args, 'b') || opt_given(args, 'F'))) {
+		tool_error("%s: Backing file not supported for file format '%s'", name,
+			   format->name);
 		return false;
 	}
+	if (opt_given(args, 'b'))
+		options_set(o, "backing_file", opt_value(args, 'b'));
+	if (opt_given(args, 'F'))
+		options_set(o, "backing_fmt", opt_value(args, 'F'));
 	return true;
 }
 
@@ -49,13 +62,18 @@ static int create(struct args *args, const struct format *format, const char *na
 		tool_say(error, prefix);
 		return 1;
 	}
-	if (!format->has_backing && (opt_given(args, 'b') || opt_given(args, 'F'))) {
-		tool_error("%s: Backing file not supported for file format '%s'", name,
-			   format->name);
+	if (!take_size(args, name, o) || !take_backing(args, name, format, o))
+		return 1;
+	if (!image_check_names(name, o, &error)) {
+		tool_say(error, prefix);
 		return 1;
 	}
-	if (!take_size(args, name, o))
+	if (!tool_settle_backing(args, name, o, opt_given(args, 'u')))
 		return 1;
+	if (!options_peek(o, "size")) {
+		tool_error("%s: Image creation needs a size parameter", name);
+		return 1;
+	}
 	if (!opt_given(args, 'q'))
 		tool_print_formatting(name, format, o);
 	if (!image_create(name, format, o, &error)) {
@@ -102,7 +120,8 @@ const struct command command_create = {
 	.run = run,
 	.options = options,
 	.operands = "FILE [SIZE]",
-	.summary = "Make a new image (raw, in this version)",
-	.examples = {"create disk.raw 10G", "create -f raw -o preallocation=falloc disk.raw 10G",
-		     "create -o help"},
+	.summary = "Make a new image",
+	.examples = {"create -f qcow2 disk.qcow2 10G",
+		     "create -f qcow2 -b base.qcow2 -F qcow2 overlay.qcow2",
+		     "create -f qcow2 -o help"},
 };

@@ -31,7 +31,8 @@ void tool_error(const char *format, ...)
 void tool_say(GError *error, const char *prefix)
 {
 	/* The sentence about size suffixes is two of qemu-img's, each with its name. */
-	bool usage = g_error_matches(error, IMAGE_ERROR, IMAGE_ERROR_USAGE);
+	bool usage = g_error_matches(error, IMAGE_ERROR, IMAGE_ERROR_USAGE) &&
+		     strstr(error->message, "You may use k, M");
 	g_autofree char *text = g_strconcat(prefix ? prefix : "", error->message, NULL);
 
 	say_lines(text, usage);
@@ -275,6 +276,74 @@ bool tool_wants_option_help(const struct args *args)
 	return false;
 }
 
+/* The backing file as a new image would see it; NULL after saying why. */
+static struct image *open_backing(struct args *args, const char *name, const struct options *o)
+{
+	struct image_open_options open = {
+		.format = options_peek(o, "backing_fmt"),
+		.gate = tool_gate(args),
+		.warn = warn,
+	};
+	struct image *img;
+	GError *error = NULL;
+
+	if (!open.gate)
+		return NULL;
+	img = image_open_beside(name, options_peek(o, "backing_file"), &open, &error);
+	if (!img) {
+		tool_error("%s: %s\nCould not open backing image.", name, error->message);
+		g_error_free(error);
+	}
+	return img;
+}
+
+static bool check_backing_format(const char *name, const struct options *o, bool unsafe)
+{
+	const char *word = options_peek(o, "backing_fmt");
+
+	if (!word || image_find_format(word, NULL))
+		return true;
+	tool_error("%s: Unknown driver '%s'%s", name, word,
+		   unsafe ? "" : "\nCould not open backing image.");
+	return false;
+}
+
+bool tool_settle_backing(struct args *args, const char *name, struct options *o, bool unsafe)
+{
+	struct image *img;
+
+	if (!options_peek(o, "backing_file"))
+		return true;
+	if (!check_backing_format(name, o, unsafe))
+		return false;
+	if (unsafe) {
+		if (!options_peek(o, "backing_fmt"))
+			fprintf(stderr,
+				"%s: warning: %s: Backing file specified without backing format, "
+				"and with -u it is not looked at: no format is recorded\n",
+				tool_name, name);
+		return true;
+	}
+	img = open_backing(args, name, o);
+	if (!img)
+		return false;
+	if (!options_peek(o, "backing_fmt")) {
+		fprintf(stderr,
+			"%s: warning: %s: Backing file specified without backing format: the "
+			"detected format %s is recorded\n",
+			tool_name, name, img->format->name);
+		options_set(o, "backing_fmt", img->format->name);
+	}
+	if (!options_peek(o, "size")) {
+		g_autofree char *size = g_strdup_printf("%" G_GUINT64_FORMAT,
+							(uint64_t)((img->size + 511) & ~511ull));
+
+		options_set(o, "size", size);
+	}
+	image_unref(img);
+	return true;
+}
+
 int tool_print_option_help(const struct format *format, bool with_file)
 {
 	g_autofree char *text = NULL;
@@ -283,11 +352,14 @@ int tool_print_option_help(const struct format *format, bool with_file)
 		tool_error("Format driver '%s' does not support image creation", format->name);
 		return 1;
 	}
-	text = option_table_help(format->create_options);
+	text = option_table_help(format->create_options, with_file);
 	if (with_file)
 		printf("Supported options:\n%s", text);
 	else
-		printf("Supported %s options:\n%s", format->name, text);
+		printf("Supported %s options:\n%s\n"
+		       "The protocol level may support further options.\n"
+		       "Specify the target filename to include those options.\n",
+		       format->name, text);
 	return 0;
 }
 
@@ -298,7 +370,8 @@ void tool_print_formatting(const char *filename, const struct format *format,
 
 	printf("Formatting '%s', fmt=%s", name, format->name);
 	for (const struct option_desc *d = format->create_options; d->name; d++) {
-		const char *value = options_peek(o, d->name);
+		const char *given = options_peek(o, d->name);
+		const char *value = given ? given : d->default_text;
 		uint64_t bytes;
 
 		if (!value)

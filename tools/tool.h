@@ -54,6 +54,11 @@ struct image *tool_view(struct image *img, const char *param);
 struct options *tool_option_list(const struct args *args);
 /* Is `-o help` or `-o ?` asked for? */
 bool tool_wants_option_help(const struct args *args);
+/*
+ * What a new image's options leave open about its backing file: opens it as the image `name` would
+ * (unless `unsafe`), and fills in its size and its format. false after saying why.
+ */
+bool tool_settle_backing(struct args *args, const char *name, struct options *o, bool unsafe);
 int tool_print_option_help(const struct format *format, bool with_file);
 /* "Formatting 'f', fmt=raw size=...". */
 void tool_print_formatting(const char *filename, const struct format *format,
