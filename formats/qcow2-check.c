@@ -6,7 +6,7 @@
  * their order are those of qemu-img check. Each phase is a function of its own,
  * so that a repair can run between them.
  */
-#include "formats/qcow2.h"
+#include "formats/qcow2-check.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -14,22 +14,6 @@
 #include <string.h>
 
 #include "image/cache.h"
-#include "image/spacemap.h"
-
-enum finding { FOUND_CORRUPTION, FOUND_LEAK, FOUND_ERROR, FOUND_KINDS };
-
-struct check {
-	struct image *img;
-	struct qcow2 *q;
-	const struct check_options *options;
-	struct check_result *result;
-	struct spacemap *map;
-	uint64_t clusters; /* of the file */
-	uint64_t told[FOUND_KINDS];
-	bool active; /* statistics are of the active tables */
-	bool no_memory, cancelled;
-	uint8_t *l2; /* one table */
-};
 
 /* An image can say that there are 2^40 entries to look at, so whoever asked may lose patience. */
 static bool goes_on(struct check *k)
@@ -48,8 +32,21 @@ static void found(struct check *k, enum finding kind, const char *format, ...)
 	va_list ap;
 
 	++*counts[kind];
+	k->io_error |= kind == FOUND_ERROR && !k->bad_structure;
 	/* An image can hold millions of errors: the first ones say it. */
 	if (!k->options->tell || k->told[kind]++ >= CHECK_MESSAGES)
+		return;
+	va_start(ap, format);
+	g_autofree char *sentence = g_strdup_vprintf(format, ap);
+	va_end(ap);
+	k->options->tell(k->options->arg, sentence);
+}
+
+void check_tell(struct check *k, uint64_t *told, const char *format, ...)
+{
+	va_list ap;
+
+	if (!k->options->tell || (*told)++ >= CHECK_MESSAGES)
 		return;
 	va_start(ap, format);
 	g_autofree char *sentence = g_strdup_vprintf(format, ap);
@@ -70,14 +67,29 @@ static void tell_rest(struct check *k)
 	}
 }
 
-/* Counts a reference to each cluster that [offset, offset+len) touches. */
-static void count_region(struct check *k, uint64_t offset, uint64_t len)
+bool check_countable(const struct qcow2 *q, uint64_t offset, uint64_t len)
+{
+	return offset <= UINT64_MAX - len && offset + len < q->file_size + q->cluster_size;
+}
+
+bool check_in_own_tables(const struct qcow2 *q, uint64_t host)
+{
+	uint64_t l1_end = q->header.l1_offset + q->header.l1_size * 8ull;
+
+	return host < q->cluster_size ||
+	       (host < l1_end && q->header.l1_offset < host + q->cluster_size);
+}
+
+/* Counts a reference to each cluster that [offset, offset+len) touches; role: NULL, or the map of
+ * what they are. */
+static void count_role(struct check *k, uint64_t offset, uint64_t len, struct spacemap *role)
 {
 	const struct qcow2 *q = k->q;
 
 	if (!len)
 		return;
-	if (offset > UINT64_MAX - len || offset + len >= q->file_size + q->cluster_size) {
+	if (!check_countable(q, offset, len)) {
+		k->bad_entries = true;
 		found(k, FOUND_CORRUPTION,
 		      "ERROR: counting reference for region exceeding the end of the file by one "
 		      "cluster or more: offset 0x%" PRIx64 " size 0x%" PRIx64,
@@ -86,48 +98,80 @@ static void count_region(struct check *k, uint64_t offset, uint64_t len)
 	}
 	uint64_t first = offset >> q->cluster_bits, last = (offset + len - 1) >> q->cluster_bits;
 
-	if (!spacemap_add(k->map, first, last - first + 1))
+	if (!spacemap_add(k->map, first, last - first + 1) ||
+	    (role && !spacemap_add(role, first, last - first + 1)))
 		k->no_memory = true;
+}
+
+static void count_region(struct check *k, uint64_t offset, uint64_t len)
+{
+	count_role(k, offset, len, NULL);
 }
 
 /* Refcounts as stored. */
 
-/* 0 or -errno; -EINVAL: the refcount block cannot be used. */
-static int stored_refcount(struct check *k, uint64_t cluster, uint64_t *count)
+/* Of the table that there is: with -r it may lie outside of the file. */
+static uint64_t reftable_entries(const struct qcow2 *q)
+{
+	const struct qcow2_header *h = &q->header;
+	uint64_t len = (uint64_t)h->reftable_clusters << q->cluster_bits;
+
+	if (!h->reftable_offset || (h->reftable_offset & (q->cluster_size - 1)) ||
+	    !qcow2_inside(h->reftable_offset, len, q->file_size))
+		return 0;
+	return len / 8;
+}
+
+int check_refcount_block(struct check *k, uint64_t i, uint64_t *block)
 {
 	const struct qcow2 *q = k->q;
-	unsigned order = q->header.refcount_order;
-	unsigned block_bits = q->cluster_bits + 3 - order; /* log2 of entries a block */
-	uint64_t i = cluster >> block_bits, within = cluster & ((1ull << block_bits) - 1);
 	be64_t entry;
-	uint8_t bytes[8] = {0};
-	uint64_t block, bit = within << order;
 	int err;
 
-	*count = 0;
-	if (i >= ((uint64_t)q->header.reftable_clusters << q->cluster_bits) / 8)
-		return 0;
+	if (i >= reftable_entries(q))
+		return CHECK_NO_BLOCK;
 	err = cache_read(k->img->cache, k->img->file, q->header.reftable_offset + i * 8, &entry,
 			 sizeof(entry));
 	if (err)
 		return err;
-	block = be64_get(entry) & QCOW2_REFTABLE_OFFSET_MASK;
-	if (!block || block >= q->file_size)
-		return 0;
-	if (block & (q->cluster_size - 1))
-		return -EIO;
-	unsigned n = order > 3 ? 1u << (order - 3) : 1;
+	*block = be64_get(entry) & QCOW2_REFTABLE_OFFSET_MASK;
+	if (!*block || *block >= q->file_size)
+		return CHECK_NO_BLOCK;
+	return *block & (q->cluster_size - 1) ? -EIO : 0;
+}
 
-	err = cache_read(k->img->cache, k->img->file, block + bit / 8, bytes, n);
+/* As check_refcount_block. */
+static int stored_refcount(struct check *k, uint64_t cluster, uint64_t *count)
+{
+	unsigned order = k->q->header.refcount_order;
+	unsigned block_bits = k->q->cluster_bits + 3 - order; /* log2 of entries a block */
+	uint64_t within = cluster & ((1ull << block_bits) - 1), block;
+	uint8_t bytes[8];
+	int err = check_refcount_block(k, cluster >> block_bits, &block);
+
+	*count = 0;
 	if (err)
 		return err;
-	if (order < 3) {
-		*count = bytes[0] >> (bit & 7) & ((1u << (1u << order)) - 1);
-		return 0;
+	if (order >= 3) {
+		err = cache_read(k->img->cache, k->img->file, block + (within << (order - 3)),
+				 bytes, 1u << (order - 3));
+		within = 0;
+	} else {
+		/* The byte that it lies in, where it is one of several. */
+		err = cache_read(k->img->cache, k->img->file, block + (within << order) / 8, bytes,
+				 1);
+		within &= (8u >> order) - 1;
 	}
-	for (unsigned b = 0; b < n; b++)
-		*count = *count << 8 | bytes[b];
-	return 0;
+	if (!err)
+		*count = qcow2_refcount_entry(bytes, within, order);
+	return err;
+}
+
+int check_refcount(struct check *k, uint64_t cluster, uint64_t *count)
+{
+	int err = stored_refcount(k, cluster, count);
+
+	return err == CHECK_NO_BLOCK ? 0 : err;
 }
 
 /* Counting references. */
@@ -138,6 +182,8 @@ static void count_coded(struct check *k, uint64_t cluster, uint64_t entry, uint6
 	uint64_t host = entry & ((1ull << x) - 1);
 	uint64_t len = ((entry & (QCOW2_COMPRESSED - 1)) >> x) * 512 + 512 - (host & 511);
 
+	k->bad_entries |= (entry & QCOW2_COPIED) || k->q->external || (k->q->extended && bitmap) ||
+			  host >= k->q->file_size;
 	if (entry & QCOW2_COPIED)
 		found(k, FOUND_CORRUPTION,
 		      "ERROR: coffset=0x%" PRIx64
@@ -175,6 +221,9 @@ static void count_standard(struct check *k, uint64_t entry, uint64_t bitmap, uin
 	uint64_t reserved = QCOW2_L2_RESERVED | (no_flag ? QCOW2_ZERO : 0);
 	bool zero = !no_flag && (entry & QCOW2_ZERO);
 
+	k->bad_entries |= (entry & reserved) || (host & (q->cluster_size - 1)) ||
+			  (!allocated && (uint32_t)bitmap) || ((uint32_t)bitmap & bitmap >> 32) ||
+			  (host && !q->external && check_in_own_tables(q, host));
 	if (entry & reserved)
 		found(k, FOUND_CORRUPTION, "ERROR found l2 entry with reserved bits set: %" PRIx64,
 		      entry);
@@ -208,8 +257,10 @@ static bool read_l2(struct check *k, uint64_t offset)
 {
 	int err;
 
-	if (!qcow2_inside(offset, k->q->cluster_size, k->q->file_size))
+	if (!qcow2_inside(offset, k->q->cluster_size, k->q->file_size)) {
+		k->bad_entries = k->lost_tables = true;
 		return false;
+	}
 	err = file_read(k->img->file, offset, k->l2, k->q->cluster_size);
 	if (!err)
 		return true;
@@ -258,8 +309,10 @@ static void count_l1(struct check *k, uint64_t l1_offset, uint32_t l1_size)
 {
 	count_region(k, l1_offset, l1_size * 8ull);
 	/* A table that is not in the file refers to nothing. */
-	if (!qcow2_inside(l1_offset, l1_size * 8ull, k->q->file_size))
+	if (!qcow2_inside(l1_offset, l1_size * 8ull, k->q->file_size)) {
+		k->lost_tables = true;
 		return;
+	}
 	for (uint32_t i = 0; i < l1_size && !k->no_memory; i++) {
 		uint64_t entry, offset;
 
@@ -272,6 +325,8 @@ static void count_l1(struct check *k, uint64_t l1_offset, uint32_t l1_size)
 		offset = entry & QCOW2_OFFSET_MASK;
 		if (!entry)
 			continue;
+		k->bad_entries |=
+			(entry & QCOW2_L1_RESERVED) || !offset || check_in_own_tables(k->q, offset);
 		if (entry & QCOW2_L1_RESERVED)
 			found(k, FOUND_CORRUPTION,
 			      "ERROR found L1 entry with reserved bits set: %" PRIx64, entry);
@@ -282,8 +337,9 @@ static void count_l1(struct check *k, uint64_t l1_offset, uint32_t l1_size)
 				      i, entry);
 			continue;
 		}
-		count_region(k, offset, k->q->cluster_size);
+		count_role(k, offset, k->q->cluster_size, k->l2_role);
 		if (offset & (k->q->cluster_size - 1)) {
+			k->bad_entries = k->lost_tables = true;
 			found(k, FOUND_CORRUPTION,
 			      "ERROR l2_offset=%" PRIx64
 			      ": Table is not cluster aligned; L1 entry corrupted",
@@ -314,6 +370,7 @@ static void count_snapshots(struct check *k)
 			g_autofree char *safe_name = report_escape(name ? name : "", -1);
 			bool size = s.l1_size > QCOW2_MAX_L1_ENTRIES;
 
+			k->lost_tables = true;
 			found(k, FOUND_CORRUPTION,
 			      "ERROR snapshot %s (%s) %s=0x%" PRIx64
 			      ": %s; snapshot table entry corrupted",
@@ -332,8 +389,10 @@ static bool count_bitmap(void *arg, const struct qcow2_bitmap *b, const char *na
 	struct check *k = arg;
 
 	count_region(k, b->table_offset, b->table_size * 8ull);
-	if (!qcow2_inside(b->table_offset, b->table_size * 8ull, k->q->file_size))
+	if (!qcow2_inside(b->table_offset, b->table_size * 8ull, k->q->file_size)) {
+		k->lost_tables = true;
 		return true;
+	}
 	for (uint32_t i = 0; i < b->table_size && !k->no_memory; i++) {
 		uint64_t entry, offset;
 
@@ -350,6 +409,7 @@ static bool count_bitmap(void *arg, const struct qcow2_bitmap *b, const char *na
 			found(k, FOUND_CORRUPTION,
 			      "ERROR bitmap '%s' has an invalid table entry 0x%" PRIx64, safe,
 			      entry);
+			k->lost_tables = true;
 			continue;
 		}
 		if (offset)
@@ -369,6 +429,7 @@ static void count_bitmaps(struct check *k)
 	if (!qcow2_bitmaps_each(k->img, count_bitmap, k, &error)) {
 		if (!error)
 			return; /* cancelled */
+		k->lost_tables = true;
 		found(k, FOUND_CORRUPTION, "ERROR %s", error->message);
 		return;
 	}
@@ -378,7 +439,7 @@ static void count_bitmaps(struct check *k)
 static void count_refcount_blocks(struct check *k)
 {
 	const struct qcow2 *q = k->q;
-	uint64_t n = ((uint64_t)q->header.reftable_clusters << q->cluster_bits) / 8;
+	uint64_t n = reftable_entries(q);
 
 	for (uint64_t i = 0; i < n && !k->no_memory; i++) {
 		uint64_t entry, offset, count;
@@ -391,6 +452,7 @@ static void count_refcount_blocks(struct check *k)
 		}
 		offset = entry & QCOW2_REFTABLE_OFFSET_MASK;
 		if (entry & QCOW2_REFTABLE_RESERVED) {
+			k->bad_structure = true;
 			found(k, FOUND_CORRUPTION,
 			      "ERROR refcount table entry %" PRIu64 " has reserved bits set", i);
 			continue;
@@ -398,6 +460,7 @@ static void count_refcount_blocks(struct check *k)
 		if (!offset)
 			continue;
 		if (offset & (q->cluster_size - 1)) {
+			k->bad_structure = true;
 			found(k, FOUND_CORRUPTION,
 			      "ERROR refcount block %" PRIu64
 			      " is not cluster aligned; refcount table entry corrupted",
@@ -405,16 +468,32 @@ static void count_refcount_blocks(struct check *k)
 			continue;
 		}
 		if (offset >= q->file_size) {
+			k->bad_structure = true;
 			found(k, FOUND_CORRUPTION,
 			      "ERROR refcount block %" PRIu64 " is outside image", i);
 			continue;
 		}
-		count_region(k, offset, q->cluster_size);
+		count_role(k, offset, q->cluster_size, k->refcount_role);
 		count = spacemap_get(k->map, offset >> q->cluster_bits);
+		k->bad_structure |= count != 1;
 		if (count != 1)
 			found(k, FOUND_CORRUPTION,
 			      "ERROR refcount block %" PRIu64 " refcount=%" PRIu64, i, count);
 	}
+}
+
+/* Writing counts into clusters that are something else too would destroy that. */
+static void check_reftable_alone(struct check *k)
+{
+	const struct qcow2 *q = k->q;
+
+	if (!reftable_entries(q)) {
+		k->bad_structure = true;
+		return;
+	}
+	for (uint64_t i = 0; i < q->header.reftable_clusters; i++)
+		if (spacemap_get(k->map, (q->header.reftable_offset >> q->cluster_bits) + i) != 1)
+			k->bad_structure = true;
 }
 
 /* "Version 3 images must include extra data at least up to byte 55": the disk's size. Without it
@@ -440,42 +519,68 @@ static void count_all(struct check *k)
 	count_l1(k, h->l1_offset, h->l1_size);
 	k->active = false;
 	count_snapshots(k);
-	count_region(k, h->reftable_offset, (uint64_t)h->reftable_clusters << h->cluster_bits);
+	count_role(k, h->reftable_offset, (uint64_t)h->reftable_clusters << h->cluster_bits,
+		   k->refcount_role);
 	if (h->has_crypto)
 		count_region(k, h->crypto_offset, h->crypto_length);
 	count_bitmaps(k);
 	count_refcount_blocks(k);
+	if (!k->no_memory)
+		check_reftable_alone(k);
 }
 
 /* Comparing. */
+
+static void compare_one(struct check *k, uint64_t i, uint64_t *end)
+{
+	uint64_t stored, real = spacemap_get(k->map, i);
+	int err = stored_refcount(k, i, &stored);
+
+	if (err < 0 && i < k->clusters) {
+		found(k, FOUND_ERROR, "Can't get refcount for cluster %" PRIu64 ": %s", i,
+		      g_strerror(-err));
+		return;
+	}
+	/* One cluster past the end counts only when something refers to it. */
+	if (i == k->clusters && !real)
+		return;
+	k->greatest = MAX(k->greatest, real);
+	k->bad_structure |= real && err == CHECK_NO_BLOCK;
+	k->holes |= real && !stored;
+	if (stored || real)
+		*end = i + 1;
+	if (stored != real)
+		found(k, stored < real ? FOUND_CORRUPTION : FOUND_LEAK,
+		      "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
+		      stored < real ? "ERROR" : "Leaked", i, stored, real);
+}
 
 static void compare_refcounts(struct check *k)
 {
 	uint64_t end = 0;
 
 	for (uint64_t i = 0; i <= k->clusters; i++) {
-		uint64_t stored, real = spacemap_get(k->map, i);
-		int err;
-
 		if (NOW_AND_THEN(i) && !goes_on(k))
 			return;
-		err = stored_refcount(k, i, &stored);
-		if (err && i < k->clusters) {
-			found(k, FOUND_ERROR, "Can't get refcount for cluster %" PRIu64 ": %s", i,
-			      g_strerror(-err));
-			continue;
-		}
-		/* One cluster past the end counts only when something refers to it. */
-		if (i == k->clusters && !real)
-			continue;
-		if (stored || real)
-			end = i + 1;
-		if (stored != real)
-			found(k, stored < real ? FOUND_CORRUPTION : FOUND_LEAK,
-			      "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
-			      stored < real ? "ERROR" : "Leaked", i, stored, real);
+		compare_one(k, i, &end);
 	}
 	k->result->image_end_offset = end << k->q->cluster_bits;
+}
+
+/*
+ * COPIED says that the refcount is 1. While the count is too high, which is a leak and no more, the
+ * flag may also go by the references that there are: so it is after a cut in the middle of an
+ * operation, and nothing is written that is shared.
+ */
+static bool copied_wrong(struct check *k, uint64_t host, bool copied, uint64_t *stored)
+{
+	uint64_t cluster = host >> k->q->cluster_bits, real;
+
+	*stored = 0;
+	if (stored_refcount(k, cluster, stored) < 0 || (*stored == 1) == copied)
+		return false;
+	real = cluster <= k->clusters ? spacemap_get(k->map, cluster) : 0;
+	return !(*stored > real && (real == 1) == copied);
 }
 
 static void check_copied_l2(struct check *k, uint64_t offset)
@@ -487,6 +592,7 @@ static void check_copied_l2(struct check *k, uint64_t offset)
 		return;
 	for (uint64_t i = 0; i < n; i++) {
 		uint64_t entry, bitmap, host, count = 1;
+		bool copied, wrong;
 
 		if (NOW_AND_THEN(i) && !goes_on(k))
 			return;
@@ -496,9 +602,9 @@ static void check_copied_l2(struct check *k, uint64_t offset)
 		 * those at offset 0, have nothing to be counted. */
 		if (!host || (entry & QCOW2_COMPRESSED))
 			continue;
-		if (!q->external && stored_refcount(k, host >> q->cluster_bits, &count))
-			continue;
-		if ((count == 1) != !!(entry & QCOW2_COPIED))
+		copied = entry & QCOW2_COPIED;
+		wrong = q->external ? !copied : copied_wrong(k, host, copied, &count);
+		if (wrong)
 			found(k, FOUND_CORRUPTION,
 			      "ERROR OFLAG_COPIED data cluster: l2_entry=%" PRIx64
 			      " refcount=%" PRIu64,
@@ -520,8 +626,7 @@ static void check_copied(struct check *k)
 		offset = entry & QCOW2_OFFSET_MASK;
 		if (!offset)
 			continue;
-		if (!stored_refcount(k, offset >> h->cluster_bits, &count) &&
-		    (count == 1) != !!(entry & QCOW2_COPIED))
+		if (copied_wrong(k, offset, entry & QCOW2_COPIED, &count))
 			found(k, FOUND_CORRUPTION,
 			      "ERROR OFLAG_COPIED L2 cluster: l1_index=%u l1_entry=%" PRIx64
 			      " refcount=%" PRIu64,
@@ -530,43 +635,73 @@ static void check_copied(struct check *k)
 	}
 }
 
-bool qcow2_check(struct image *img, const struct check_options *options,
-		 struct check_result *result, GError **error)
+void check_end(struct check *k)
+{
+	spacemap_free(k->map);
+	spacemap_free(k->l2_role);
+	spacemap_free(k->refcount_role);
+	g_free(k->l2);
+	k->map = k->l2_role = k->refcount_role = NULL;
+	k->l2 = NULL;
+}
+
+/* roles: repair will follow. */
+static bool begin(struct check *k, bool roles)
+{
+	k->map = spacemap_new(k->clusters + 2);
+	k->l2 = g_try_malloc(k->q->cluster_size);
+	if (roles) {
+		k->l2_role = spacemap_new(k->clusters + 2);
+		k->refcount_role = spacemap_new(k->clusters + 2);
+	}
+	return k->map && k->l2 && (!roles || (k->l2_role && k->refcount_role));
+}
+
+bool check_run(struct check *k, struct image *img, const struct check_options *options,
+	       struct check_result *result, GError **error)
 {
 	struct qcow2 *q = qcow2_of(img);
-	struct check k = {
+
+	*k = (struct check){
 		.img = img,
 		.q = q,
 		.options = options,
 		.result = result,
 		.clusters = (q->file_size + q->cluster_size - 1) >> q->cluster_bits,
 	};
-
-	if (options->repair != CHECK_REPAIR_NONE) {
-		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
-			    "repairing qcow2 images is not supported yet");
-		return false;
-	}
-	k.map = spacemap_new(k.clusters + 2);
-	k.l2 = g_try_malloc(q->cluster_size);
-	k.no_memory = !k.map || !k.l2;
+	memset(result, 0, sizeof(*result));
 	result->total_clusters =
 		(q->header.size >> q->cluster_bits) + !!(q->header.size & (q->cluster_size - 1));
-	if (!k.no_memory)
-		count_all(&k);
-	if (!k.no_memory) {
-		compare_refcounts(&k);
-		check_copied(&k);
-		tell_rest(&k);
+	k->no_memory = !begin(k, options->repair != CHECK_REPAIR_NONE);
+	if (!k->no_memory)
+		count_all(k);
+	if (!k->no_memory) {
+		compare_refcounts(k);
+		check_copied(k);
+		tell_rest(k);
 	}
-	if (k.cancelled) {
+	if (!k->no_memory && !k->cancelled)
+		return true;
+	if (k->cancelled)
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "interrupted");
-	} else if (k.no_memory) {
+	else
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
 			    "not enough memory to count the references to %" PRIu64 " clusters",
-			    k.clusters);
-	}
-	spacemap_free(k.map);
-	g_free(k.l2);
-	return !k.no_memory && !k.cancelled;
+			    k->clusters);
+	check_end(k);
+	return false;
+}
+
+bool qcow2_check(struct image *img, const struct check_options *options,
+		 struct check_result *result, GError **error)
+{
+	struct check k;
+	bool ok;
+
+	if (options->repair != CHECK_REPAIR_NONE)
+		return qcow2_repair(img, options, result, error);
+	ok = check_run(&k, img, options, result, error);
+	if (ok)
+		check_end(&k);
+	return ok;
 }

@@ -63,11 +63,6 @@ static bool check_fixed(const struct qcow2_header *h, GError **error)
 			       "boundary",
 			       h->l1_offset),
 		       false;
-	if (h->reftable_offset & mask)
-		return INVALID("refcount table offset 0x%" PRIx64 " (byte 48) is not on a cluster "
-			       "boundary",
-			       h->reftable_offset),
-		       false;
 	if (h->reftable_clusters > QCOW2_MAX_REFTABLE_BYTES >> h->cluster_bits)
 		return INVALID("refcount table of %u clusters (byte 56) is larger than 8 MiB",
 			       h->reftable_clusters),
@@ -384,7 +379,12 @@ bool qcow2_header_check_tables(const struct qcow2_header *h, uint64_t file_size,
 	if (!h->reftable_clusters && !for_check)
 		return INVALID("Image does not contain a reference count table (byte 56 is 0)"),
 		       false;
-	if (h->reftable_clusters &&
+	if (!for_check && (h->reftable_offset & ((1ull << h->cluster_bits) - 1)))
+		return INVALID("refcount table offset 0x%" PRIx64 " (byte 48) is not on a cluster "
+			       "boundary",
+			       h->reftable_offset),
+		       false;
+	if (h->reftable_clusters && !for_check &&
 	    !check_table("refcount table", h->reftable_offset,
 			 (uint64_t)h->reftable_clusters << h->cluster_bits, file_size, error))
 		return false;

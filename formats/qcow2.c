@@ -34,17 +34,19 @@ static void add_fixed(struct qcow2 *q, uint64_t start, uint64_t len, const char 
 	q->fixed_end = MAX(q->fixed_end, start + len);
 }
 
-/* All were checked to lie inside the file, so the sums do not overflow. */
+/* All were checked to lie inside the file, so the sums do not overflow; but for check the refcount
+ * table may be anywhere. */
 void qcow2_collect_fixed(struct qcow2 *q)
 {
 	const struct qcow2_header *h = &q->header;
+	uint64_t reftable_len = (uint64_t)h->reftable_clusters << h->cluster_bits;
 
 	q->nb_fixed = 0;
 	q->fixed_end = 0;
 	add_fixed(q, 0, q->cluster_size, "header");
 	add_fixed(q, h->l1_offset, h->l1_size * 8ull, "active L1 table");
-	add_fixed(q, h->reftable_offset, (uint64_t)h->reftable_clusters << h->cluster_bits,
-		  "refcount table");
+	if (qcow2_inside(h->reftable_offset, reftable_len, q->file_size))
+		add_fixed(q, h->reftable_offset, reftable_len, "refcount table");
 	if (h->nb_snapshots)
 		add_fixed(q, h->snapshots_offset, q->snapshots_length, "snapshot table");
 	if (h->has_crypto)
@@ -67,12 +69,6 @@ static bool check_mode(const struct image *img, const struct qcow2_header *h, GE
 	if (h->incompatible & QCOW2_INCOMPAT_CORRUPT) {
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_INVALID,
 			    "Image is corrupt; cannot be opened read/write");
-		return false;
-	}
-	if (h->incompatible & QCOW2_INCOMPAT_DIRTY) {
-		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
-			    "the image was not closed properly (dirty bit); it must be repaired "
-			    "before it is opened read/write");
 		return false;
 	}
 	return true;
@@ -135,6 +131,22 @@ static void set_geometry(struct qcow2 *q, const struct image *img)
 	q->last_l1_index = UINT64_MAX;
 }
 
+void qcow2_relayout(struct image *img)
+{
+	struct qcow2 *q = qcow2_of(img);
+
+	q->l1_offset = q->header.l1_offset;
+	q->l1_size = q->header.l1_size;
+	q->last_l1_index = UINT64_MAX;
+	q->file_size = MAX(q->file_size, file_size(img->file));
+	if (!q->external)
+		q->data_size = q->file_size;
+	img->size = q->header.size;
+	img->dirty = q->header.incompatible & QCOW2_INCOMPAT_DIRTY;
+	img->corrupt = q->header.incompatible & QCOW2_INCOMPAT_CORRUPT;
+	qcow2_collect_fixed(q);
+}
+
 static void publish(struct image *img, struct qcow2 *q)
 {
 	const struct qcow2_header *h = &q->header;
@@ -177,6 +189,14 @@ static bool clear_unknown(struct image *img, struct qcow2 *q, GError **error)
 	return ret == 0;
 }
 
+/* "Dirty bit": its refcounts are stale, and nothing may be allocated by them. */
+static bool settle_dirty(struct image *img, const struct qcow2 *q, GError **error)
+{
+	if (!(q->header.incompatible & QCOW2_INCOMPAT_DIRTY) || (img->flags & IMAGE_FOR_CHECK))
+		return true;
+	return qcow2_repair_dirty(img, error);
+}
+
 static bool qcow2_open(struct image *img, struct options *options, GError **error)
 {
 	struct qcow2 *q = g_new0(struct qcow2, 1);
@@ -192,7 +212,7 @@ static bool qcow2_open(struct image *img, struct options *options, GError **erro
 	if (!(img->flags & IMAGE_RDWR))
 		return true;
 	q->writer = qcow2_writer_new();
-	if (!clear_unknown(img, q, error)) {
+	if (!clear_unknown(img, q, error) || !settle_dirty(img, q, error)) {
 		img->state = NULL;
 		g_clear_pointer(&img->backing_name, g_free);
 		g_clear_pointer(&img->backing_format, g_free);

@@ -15,6 +15,8 @@
 #include "image/bytes.h"
 #include "image/image.h"
 
+struct spacemap;
+
 /* On disk. */
 
 #define QCOW2_MAGIC 0x514649fbu /* "QFI\xfb" */
@@ -181,7 +183,7 @@ bool qcow2_header_decode(const void *buf, size_t len, struct qcow2_header *h, GE
 bool qcow2_extensions_decode(const void *buf, struct qcow2_header *h, GError **error);
 /*
  * Checks that what the header points at lies in a file of this size. for_check:
- * a missing refcount table is check's to report. Pure.
+ * a refcount table that is missing or in the wrong place is check's to report. Pure.
  */
 bool qcow2_header_check_tables(const struct qcow2_header *h, uint64_t file_size, bool for_check,
 			       GError **error);
@@ -240,6 +242,8 @@ static inline struct qcow2 *qcow2_of(const struct image *img)
 {
 	return img->state;
 }
+/* After the header's tables have moved or the file has grown: what was derived from them. */
+void qcow2_relayout(struct image *img);
 /* The fixed range that [offset, offset+len) meets, or NULL. */
 const struct qcow2_range *qcow2_fixed_overlap(const struct qcow2 *q, uint64_t offset, uint64_t len);
 /* Fills in the fixed ranges anew, after the header's fields for them changed. */
@@ -497,6 +501,28 @@ typedef bool qcow2_bitmap_fn(void *arg, const struct qcow2_bitmap *b, const char
 bool qcow2_bitmaps_each(struct image *img, qcow2_bitmap_fn *fn, void *arg, GError **error);
 /* The "bitmaps" rows of info. May yield. */
 void qcow2_describe_bitmaps(struct image *img, struct report *r);
+
+/* qcow2-rebuild.c */
+/*
+ * Writes a new refcount structure, with refcounts of 2^order bits, behind everything that is in
+ * use, and makes it the image's by one write of the header; the old one is then free space. counts:
+ * how often each cluster is referred to; minus: of these, references that are part of the old
+ * structure (NULL: none are in counts). The caller holds the metadata lock exclusively, and nothing
+ * is dirty. On failure the image on disk is as before. 0 or -errno (-ERANGE: a count does not fit,
+ * -EFBIG: the table would be larger than 8 MiB). Yields.
+ */
+int qcow2_rebuild_refcounts(struct image *img, const struct spacemap *counts,
+			    const struct spacemap *minus, uint64_t clusters, unsigned order);
+/* Writes the fields of the fixed header that q->header has, in place and in one sector, and syncs.
+ * Extensions and names stay. 0 or -errno. Yields. */
+int qcow2_header_store_fixed(struct image *img);
+
+/* qcow2-repair.c */
+/*
+ * For a writable open of an image whose dirty bit is set: makes refcounts and COPIED flags what the
+ * references say, and clears the bit. false and *error when there is more wrong than that. Yields.
+ */
+bool qcow2_repair_dirty(struct image *img, GError **error);
 
 /* qcow2-check.c */
 bool qcow2_check(struct image *img, const struct check_options *options,

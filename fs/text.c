@@ -133,7 +133,7 @@ static bool write_check(struct report *r, struct image *img, GError **error)
 
 	if (!image_check(img, &options, &result, error))
 		return false;
-	check_result_json(img->filename, img->format->name, &result, r);
+	check_result_json(img->filename, img->format->name, &result, false, r);
 	return true;
 }
 

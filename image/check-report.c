@@ -2,29 +2,31 @@
 /* What `check` found, as sentences, JSON and exit status. */
 #include "image/inspect.h"
 
-/* Counters that are 0 are left out, except check-errors: as qemu-img's schema has it. */
-static void report_if(struct report *r, const char *key, uint64_t value)
-{
-	if (value)
-		report_uint(r, key, value);
-}
-
 void check_result_json(const char *filename, const char *format, const struct check_result *result,
-		       struct report *r)
+		       bool all, struct report *r)
 {
+	const struct {
+		const char *key;
+		uint64_t value;
+	} counters[] = {
+		{"image-end-offset", result->image_end_offset},
+		{"corruptions", result->corruptions},
+		{"leaks", result->leaks},
+		{"corruptions-fixed", result->corruptions_fixed},
+		{"leaks-fixed", result->leaks_fixed},
+		{"total-clusters", result->total_clusters},
+		{"allocated-clusters", result->allocated_clusters},
+		{"fragmented-clusters", result->fragmented_clusters},
+		{"compressed-clusters", result->compressed_clusters},
+	};
+
 	report_begin_object(r, NULL);
 	report_string(r, "filename", filename);
 	report_string(r, "format", format);
 	report_uint(r, "check-errors", result->check_errors);
-	report_if(r, "image-end-offset", result->image_end_offset);
-	report_if(r, "corruptions", result->corruptions);
-	report_if(r, "leaks", result->leaks);
-	report_if(r, "corruptions-fixed", result->corruptions_fixed);
-	report_if(r, "leaks-fixed", result->leaks_fixed);
-	report_if(r, "total-clusters", result->total_clusters);
-	report_if(r, "allocated-clusters", result->allocated_clusters);
-	report_if(r, "fragmented-clusters", result->fragmented_clusters);
-	report_if(r, "compressed-clusters", result->compressed_clusters);
+	for (unsigned i = 0; i < G_N_ELEMENTS(counters); i++)
+		if (all || counters[i].value)
+			report_uint(r, counters[i].key, counters[i].value);
 	report_end_object(r);
 }
 

@@ -43,9 +43,12 @@ int image_map_json(struct image *img, uint64_t start, uint64_t len, struct repor
  */
 int image_map_text(struct image *img, uint64_t start, uint64_t len, FILE *stream, bool *hidden);
 
-/* check-report.c: one object in the keys of qemu's ImageCheck / its sentences. */
+/*
+ * check-report.c: one object in the keys of qemu's ImageCheck, where counters that are 0 are left
+ * out, except check-errors; all: every key is there. / Its sentences.
+ */
 void check_result_json(const char *filename, const char *format, const struct check_result *result,
-		       struct report *r);
+		       bool all, struct report *r);
 void check_result_text(const struct check_result *result, GString *out);
 /* The exit status of `check`: 0 clean, 1 not completed, 2 corrupt, 3 leaks only. */
 int check_result_status(const struct check_result *result);

@@ -26,6 +26,7 @@ enum opt_id {
 	OPT_PREALLOCATION,
 	OPT_SHRINK,
 	OPT_LIST_REFERENCES,
+	OPT_ALL_FIELDS,
 };
 
 struct opt {
