@@ -7,10 +7,10 @@ cd "$IMGFS_SRCDIR" || exit 1
 
 # Build products in an in-tree build are no sources: their names are left out, as
 # are folders beginning with a dot or "build" and unpacked distributions.
-files=$(find . \( -name '.?*' ! -name .ci -o -name 'build*' -o -name 'imgfs-[0-9]*' -o -name autom4te.cache \
+files=$(find . \( -name '.?*' ! -name .ci -o -name 'build*' -o -name _build -o -name 'imgfs-[0-9]*' -o -name autom4te.cache \
 	-o -name __pycache__ \) -prune -o -type f \( -name '*.[chS]' -o -name '*.sh' -o -name '*.py' \
 	-o -name '*.am' -o -name 'configure.ac' -o -name '*.[157]' \
-	-o -path ./bootstrap -o -path ./.ci/run -o -path ./tests/run -o -path ./tests/demo \) \
+	-o -path ./bootstrap -o -path ./.ci/run -o -path ./tests/run -o -path ./tests/demo -o -path ./tests/configurations \) \
 	! -path ./config.h -print | sort)
 count=$(wc -l <<<"$files")
 [ "$count" -gt 20 ] || {
