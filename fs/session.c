@@ -462,6 +462,8 @@ static void serve(struct session *s)
 /* ---- mounting ---- */
 
 static void fuse_log_line(enum fuse_log_level level, const char *format, va_list args)
+	G_GNUC_PRINTF(2, 0);
+static void fuse_log_line(enum fuse_log_level level, const char *format, va_list args)
 {
 	char *line = g_strdup_vprintf(format, args);
 

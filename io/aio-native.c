@@ -61,8 +61,7 @@ static void reap(struct native *n)
 
 static void native_ready(struct loop_source *source, uint32_t events)
 {
-	struct native *n =
-		(struct native *)((char *)source - G_STRUCT_OFFSET(struct native, source));
+	struct native *n = (void *)((char *)source - G_STRUCT_OFFSET(struct native, source));
 	uint64_t count;
 
 	while (read(n->event_fd, &count, sizeof(count)) < 0 && errno == EINTR)

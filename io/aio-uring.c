@@ -59,7 +59,7 @@ static void reap(struct uring *u)
 
 static void uring_ready(struct loop_source *source, uint32_t events)
 {
-	reap((struct uring *)((char *)source - G_STRUCT_OFFSET(struct uring, source)));
+	reap((void *)((char *)source - G_STRUCT_OFFSET(struct uring, source)));
 }
 
 static bool uring_submit(struct loop_engine *engine)

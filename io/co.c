@@ -156,7 +156,7 @@ static struct co *stack_new(struct co_thread *t)
 	if (mapping == MAP_FAILED || mprotect(mapping, page, PROT_NONE) != 0)
 		g_error("No memory for the stack of a coroutine: %s", g_strerror(errno));
 
-	struct co *co = (struct co *)(mapping + size - ((sizeof(struct co) + 63) & ~(size_t)63));
+	struct co *co = (void *)(mapping + size - ((sizeof(struct co) + 63) & ~(size_t)63));
 	co->thread = t;
 	co->mapping = mapping;
 	co->mapping_size = size;

@@ -70,13 +70,16 @@ static int flushes(void *arg)
 	assert_int_equal(size, 3);
 	assert_memory_equal(lost, "old", 3);
 	g_autofree uint8_t *kept = cut(log, 0, before, RECORD_KEEP_ALL, &size);
+	assert_non_null(kept);
 	assert_int_equal(size, 2 * SECTOR);
 	g_autofree uint8_t *grown = cut(log, 0, flushed + 1, RECORD_KEEP_ALL, &size);
 	assert_int_equal(size, 3 * SECTOR);
 	assert_true(all_are(grown, 0, SECTOR, 'a') && all_are(grown, SECTOR, size, 'b'));
 	g_autofree uint8_t *shrunk = cut(log, 0, flushed + 2, RECORD_KEEP_ALL, &size);
+	assert_non_null(shrunk);
 	assert_int_equal(size, SECTOR);
 	g_autofree uint8_t *not_shrunk = cut(log, 0, flushed + 2, RECORD_LOSE_ALL, &size);
+	assert_non_null(not_shrunk);
 	assert_int_equal(size, 2 * SECTOR);
 	/* And what was passed on is there. */
 	assert_int_equal(file_size(inner), SECTOR);
@@ -141,8 +144,10 @@ static int two_files(void *arg)
 	assert_string_equal(record_log_name(log, 1), "b");
 	assert_int_equal(record_log_pending(log, record_log_length(log)), 1);
 	g_autofree uint8_t *a_cut = cut(log, 0, record_log_length(log), RECORD_LOSE_ALL, &size);
+	assert_non_null(a_cut);
 	assert_int_equal(size, 0);
 	g_autofree uint8_t *b_cut = cut(log, 1, record_log_length(log), RECORD_LOSE_ALL, &size);
+	assert_non_null(b_cut);
 	assert_int_equal(size, SECTOR);
 
 	/* Opened again, the same file goes on. */
@@ -174,6 +179,7 @@ static int zeroes_and_holes(void *arg)
 	assert_int_equal(file_punch(f, 4 * SECTOR, 2 * SECTOR), 0);
 	assert_int_equal(file_allocate(f, 8 * SECTOR, SECTOR), 0);
 	g_autofree uint8_t *kept = cut(log, 0, record_log_length(log), RECORD_KEEP_ALL, &size);
+	assert_non_null(kept);
 	assert_int_equal(size, 9 * SECTOR);
 	assert_true(all_are(kept, 0, SECTOR, 7) && all_are(kept, SECTOR, 2 * SECTOR, 0) &&
 		    all_are(kept, 2 * SECTOR, 4 * SECTOR, 7) &&
@@ -267,6 +273,7 @@ static int by_name(void *arg)
 	assert_int_equal(size, 3 * SECTOR);
 	assert_true(all_are(lost, 0, size, 'x'));
 	g_autofree uint8_t *kept = cut(log, 0, record_log_length(log), RECORD_KEEP_ALL, &size);
+	assert_non_null(kept);
 	assert_int_equal(size, 0);
 	unlink("recorded");
 	record_log_free(log);
