@@ -44,7 +44,14 @@ static bool is_device(struct file *f)
 
 int new_file_empty(struct new_file *n)
 {
-	return is_device(n->file) ? 0 : file_truncate(n->file, 0);
+	bool was_empty = file_size(n->file) == 0;
+	int ret;
+
+	if (is_device(n->file))
+		return 0;
+	ret = file_truncate(n->file, 0);
+	/* Before anything new is in it: a header of old above clusters of today is a trap. */
+	return ret < 0 || was_empty ? ret : file_flush(n->file);
 }
 
 void new_file_keep(struct new_file *n)

@@ -151,7 +151,7 @@ static bool scene_record(struct scene *s)
 		file_set_wrapper(NULL, NULL);
 	}
 	go("..");
-	if (ret != 0)
+	if (ret != 0 && ret != PLAN_SKIPPED)
 		scene_fail(s, "run", "it failed by itself");
 	return ret == 0;
 }
@@ -284,7 +284,7 @@ void crash_run(const struct plan *plan, const struct crash_options *o, struct cr
 		else
 			every_cut(&s);
 	}
-	if (!o->quiet)
+	if (!o->quiet && counts->cuts > before)
 		printf("%-40s %6zu entries %6u cuts%s\n", plan->name, record_log_length(s.log),
 		       counts->cuts - before, s.failed ? " FAILED" : "");
 	fflush(stdout);

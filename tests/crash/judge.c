@@ -89,7 +89,7 @@ static struct image *open_look(const struct look *l)
 	struct image_open_options o = {.flags = l->flags};
 
 	/* Nothing but the test itself made these files: no probing of what a guest wrote. */
-	o.format = g_str_has_suffix(l->name, ".raw") ? "raw" : NULL;
+	o.format = g_str_has_suffix(l->name, ".raw") ? "raw" : "qcow2";
 	return image_open(l->name, &o, l->error);
 }
 
