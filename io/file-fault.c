@@ -18,8 +18,21 @@ struct fault_file {
 	struct file base;
 	struct file *inner;
 	struct fault faults[FAULT_OPS];
+	struct fault_plan *plan; /* NULL: none */
 	bool yield;
 };
+
+static int follow(struct fault_plan *plan, enum fault_op op)
+{
+	if (!plan || !(plan->kinds & 1u << op))
+		return 0;
+	plan->count++;
+	if (plan->nth == 0 || plan->count < plan->nth ||
+	    (plan->count > plan->nth && !plan->forever))
+		return 0;
+	plan->failed++;
+	return -plan->error;
+}
 
 /* Counts the operation: 0 to go on, or the error that it ends in. */
 static int meet(struct file *f, enum fault_op op)
@@ -31,7 +44,7 @@ static int meet(struct file *f, enum fault_op op)
 		co_relax();
 	fault->count++;
 	if (fault->countdown == 0 || --fault->countdown > 0)
-		return 0;
+		return follow(ff->plan, op);
 	if (fault->forever)
 		fault->countdown = 1;
 	return -fault->error;
@@ -56,7 +69,7 @@ static size_t fault_read_nowait(struct file *f, uint64_t offset, void *buf, size
 
 	/* Neither may it yield nor fail: the real read does, if there is something to
 	 * be done. */
-	if (ff->yield || ff->faults[FAULT_READ].countdown > 0)
+	if (ff->yield || ff->faults[FAULT_READ].countdown > 0 || ff->plan)
 		return 0;
 	return file_read_nowait(ff->inner, offset, buf, len);
 }
@@ -195,6 +208,11 @@ void file_fault_cut(struct file *f)
 {
 	for (enum fault_op op = FAULT_WRITE; op < FAULT_OPS; op++)
 		file_fault_set(f, op, 1, EIO, true);
+}
+
+void file_fault_follow(struct file *f, struct fault_plan *plan)
+{
+	as_fault(f)->plan = plan;
 }
 
 void file_fault_yield(struct file *f, bool yield)

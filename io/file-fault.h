@@ -30,6 +30,21 @@ void file_fault_set(struct file *f, enum fault_op op, uint64_t nth, int error, b
 /* How many operations of this kind came, the failed ones included. */
 uint64_t file_fault_count(const struct file *f, enum fault_op op);
 
+/*
+ * One plan for several files, so that the nth operation of a whole command fails, whatever it
+ * concerns.
+ */
+struct fault_plan {
+	unsigned kinds; /* 1 << enum fault_op: those that are counted and may fail */
+	uint64_t nth;	/* as above */
+	int error;
+	bool forever;
+	uint64_t count; /* of operations of these kinds that came */
+	uint64_t failed;
+};
+/* f takes part from now on. The plan outlives the file. */
+void file_fault_follow(struct file *f, struct fault_plan *plan);
+
 /* From now on everything that changes the file fails with EIO and does nothing, as
  * after a power cut. */
 void file_fault_cut(struct file *f);

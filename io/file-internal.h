@@ -52,6 +52,9 @@ struct file {
 	uint32_t alignment;
 	uint64_t size;
 	int flush_error; /* the first one, for ever */
+	/* Begins and ends of changes so far, and how many had come when the last flush that
+	 * succeeded began: if no more did, there is nothing to flush. */
+	uint64_t changes, flushed;
 
 	/* The last run found by file_extent; nothing when the end is 0. */
 	struct {

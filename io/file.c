@@ -51,6 +51,8 @@ void file_init(struct file *f, const struct file_ops *ops, const char *name)
 	f->name = g_strdup(name);
 	f->fd = -1;
 	f->alignment = 1;
+	/* What others wrote before may not be durable yet: the first flush is a real one. */
+	f->changes = 1;
 }
 
 void file_fini(struct file *f)
@@ -243,7 +245,9 @@ int file_writev(struct file *f, uint64_t offset, const struct iovec *iov, int ni
 
 	if (ret < 0 || len == 0)
 		return ret;
+	f->changes++;
 	ret = f->ops->writev(f, offset, iov, niov, len);
+	f->changes++;
 	/* A failed write may have written its front. */
 	if (ret < 0)
 		f->run.end = 0;
@@ -258,12 +262,17 @@ int file_flush(struct file *f)
 		return 0;
 	if (f->flush_error)
 		return f->flush_error;
+	if (f->flushed == f->changes)
+		return 0;
 
+	uint64_t changes = f->changes;
 	int ret = f->ops->flush(f);
 	/* The kernel reports a lost page once and then takes it for clean: the next
 	 * fsync would succeed although the data are gone. */
 	if (ret < 0 && !f->flush_error)
 		f->flush_error = ret;
+	if (ret == 0)
+		f->flushed = MAX(f->flushed, changes);
 	/* Another flush may have failed while this one waited. */
 	return f->flush_error ? f->flush_error : ret;
 }
@@ -285,7 +294,9 @@ int file_truncate(struct file *f, uint64_t size)
 
 	if (ret < 0)
 		return ret;
+	f->changes++;
 	ret = f->ops->truncate(f, size);
+	f->changes++;
 	f->run.end = 0;
 	if (ret < 0)
 		return ret;
@@ -301,7 +312,9 @@ static int change(struct file *f, enum file_change what, uint64_t offset, uint64
 		return ret;
 	if (!f->ops->change)
 		return -EOPNOTSUPP;
+	f->changes++;
 	ret = f->ops->change(f, what, offset, len);
+	f->changes++;
 	f->run.end = 0;
 	if (ret < 0)
 		return ret;
@@ -337,7 +350,9 @@ int64_t file_copy_range(struct file *from, uint64_t from_offset, struct file *to
 	if (from->ops != to->ops || !to->ops->copy_range)
 		return -EOPNOTSUPP;
 
+	to->changes++;
 	int64_t copied = to->ops->copy_range(from, from_offset, to, to_offset, len);
+	to->changes++;
 	if (copied <= 0)
 		return copied;
 	note_change(to, to_offset + (uint64_t)copied);

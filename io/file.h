@@ -126,7 +126,8 @@ size_t file_read_nowait(struct file *f, uint64_t offset, void *buf, size_t len);
 int file_write(struct file *f, uint64_t offset, const void *buf, size_t len);
 int file_writev(struct file *f, uint64_t offset, const struct iovec *iov, int niov);
 /* Everything written before is durable when this returns 0 (fdatasync; nothing
- * under CACHE_UNSAFE). After a failure every later flush fails too. May yield. */
+ * under CACHE_UNSAFE, or when nothing has changed since the last one). After a failure every later
+ * flush fails too. May yield. */
 int file_flush(struct file *f);
 /* Has a flush failed? */
 bool file_sync_failed(const struct file *f);

@@ -634,6 +634,7 @@ static int faults(void *arg)
 {
 	struct file *inner = file_new_memory("memory", "0123456789", 10);
 	struct file *f = file_new_fault(inner);
+	struct fault_plan plan = {.kinds = 1 << FAULT_READ, .nth = 3, .error = ENOSPC};
 	char buf[10];
 
 	file_fault_set(f, FAULT_READ, 2, EIO, false);
@@ -652,12 +653,27 @@ static int faults(void *arg)
 	assert_int_equal(file_write(f, 50, "x", 1), 0);
 	assert_int_equal(file_size(f), 51);
 
-	/* One failed flush, and no later one may say that all is well. */
-	file_fault_set(f, FAULT_FLUSH, 2, EIO, false);
+	/* What did not change needs no second flush. */
 	assert_int_equal(file_flush(f), 0);
+	assert_int_equal(file_flush(f), 0);
+	assert_int_equal(file_fault_count(f, FAULT_FLUSH), 1);
+	/* One failed flush, and no later one may say that all is well. */
+	file_fault_set(f, FAULT_FLUSH, 1, EIO, false);
+	assert_int_equal(file_write(f, 50, "x", 1), 0);
 	assert_int_equal(file_flush(f), -EIO);
 	assert_int_equal(file_flush(f), -EIO);
 	assert_int_equal(file_fault_count(f, FAULT_FLUSH), 2);
+
+	/* The third operation of several files. */
+	file_fault_follow(f, &plan);
+	assert_int_equal(file_read(f, 0, buf, 10), 0);
+	assert_int_equal(file_write(f, 50, "x", 1), 0);
+	assert_int_equal(file_read(f, 0, buf, 10), 0);
+	assert_int_equal(file_read(f, 0, buf, 10), -ENOSPC);
+	assert_int_equal(file_read(f, 0, buf, 10), 0);
+	assert_int_equal(plan.count, 4);
+	assert_int_equal(plan.failed, 1);
+	file_fault_follow(f, NULL);
 
 	file_fault_cut(f);
 	assert_int_equal(file_write(f, 0, "y", 1), -EIO);
