@@ -47,7 +47,8 @@ static void put(struct writer *w, const void *data, size_t len)
 		w->full = true;
 		return;
 	}
-	memcpy(w->buf + w->at, data, len);
+	if (len) /* else data may be NULL */
+		memcpy(w->buf + w->at, data, len);
 	w->at += len;
 }
 
