@@ -64,7 +64,7 @@ static bool take_version(struct qcow2_new *n, struct options *o, GError **error)
 	return REFUSE("Parameter 'version' does not accept value '%s'", word);
 }
 
-static bool take_widths(struct qcow2_new *n, struct options *o, GError **error)
+bool qcow2_take_widths(struct qcow2_shape *s, struct options *o, GError **error)
 {
 	g_autofree char *bits = options_take_string(o, "refcount_bits");
 	uint64_t cluster = 65536, width = bits ? g_ascii_strtoull(bits, NULL, 10) : 16;
@@ -76,8 +76,8 @@ static bool take_widths(struct qcow2_new *n, struct options *o, GError **error)
 		return REFUSE("Cluster size must be a power of two between 512 and 2048k");
 	if (width < 1 || width > 64 || (width & (width - 1)))
 		return REFUSE("Refcount width must be a power of two and may not exceed 64 bits");
-	n->shape.cluster_bits = __builtin_ctzll(cluster);
-	n->shape.refcount_order = __builtin_ctzll(width);
+	s->cluster_bits = __builtin_ctzll(cluster);
+	s->refcount_order = __builtin_ctzll(width);
 	return true;
 }
 
@@ -167,7 +167,8 @@ static bool parse(struct qcow2_new *n, struct options *o, GError **error)
 	n->shape.size = 0;
 	n->has_size = options_peek(o, "size");
 	if (!options_take_size(o, "size", &n->shape.size, error) || !refuse_encryption(o, error) ||
-	    !take_version(n, o, error) || !take_widths(n, o, error) || !take_words(n, o, error) ||
+	    !take_version(n, o, error) || !qcow2_take_widths(&n->shape, o, error) ||
+	    !take_words(n, o, error) ||
 	    !options_take_bool(o, "extended_l2", &n->shape.extended, error) ||
 	    !options_take_bool(o, "lazy_refcounts", &n->lazy_refcounts, error) ||
 	    !options_take_bool(o, "data_file_raw", &n->data_file_raw, error) ||
@@ -216,7 +217,8 @@ static bool plan(struct qcow2_new *n, struct qcow2_layout *l, GError **error)
 		s->l2_tables = qcow2_l2_needed(s);
 		s->data_bytes = n->data_file ? 0 : s->size;
 	}
-	if (s->size <= INT64_MAX && qcow2_layout(s, l))
+	if (s->size <= INT64_MAX && qcow2_layout(s, l) &&
+	    l->reftable_clusters <= QCOW2_MAX_REFTABLE_BYTES >> s->cluster_bits)
 		return true;
 	return REFUSE("The image size is too large for file format 'qcow2' (try using a larger "
 		      "cluster size)");

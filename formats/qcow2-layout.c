@@ -34,7 +34,7 @@ uint64_t qcow2_l2_needed(const struct qcow2_shape *s)
  * Counts cover the clusters of the counts themselves: blocks and tables are added until they do.
  * Each round adds less than the one before, by the factor of entries a block.
  */
-static bool count_refcounts(const struct qcow2_shape *s, uint64_t others, struct qcow2_layout *l)
+static void count_refcounts(const struct qcow2_shape *s, uint64_t others, struct qcow2_layout *l)
 {
 	uint64_t cluster = 1ull << s->cluster_bits;
 	uint64_t counts_a_block = cluster * 8 >> s->refcount_order;
@@ -44,8 +44,6 @@ static bool count_refcounts(const struct qcow2_shape *s, uint64_t others, struct
 		uint64_t want = divide_up(others + blocks + table, counts_a_block);
 		uint64_t want_table = divide_up(want * 8, cluster);
 
-		if (want_table * cluster > QCOW2_MAX_REFTABLE_BYTES)
-			return false;
 		if (want <= blocks && want_table <= table)
 			break;
 		blocks = want;
@@ -53,7 +51,6 @@ static bool count_refcounts(const struct qcow2_shape *s, uint64_t others, struct
 	}
 	l->refcount_blocks = blocks;
 	l->reftable_clusters = table;
-	return true;
 }
 
 bool qcow2_layout(const struct qcow2_shape *s, struct qcow2_layout *l)
@@ -65,9 +62,7 @@ bool qcow2_layout(const struct qcow2_shape *s, struct qcow2_layout *l)
 	if (l->l1_entries > QCOW2_MAX_L1_ENTRIES || s->data_bytes >= HOST_LIMIT)
 		return false;
 	l1_clusters = divide_up(l->l1_entries * 8, cluster);
-	if (!count_refcounts(s, 1 + l1_clusters + l->l2_tables + divide_up(s->data_bytes, cluster),
-			     l))
-		return false;
+	count_refcounts(s, 1 + l1_clusters + l->l2_tables + divide_up(s->data_bytes, cluster), l);
 	l->reftable = cluster;
 	l->blocks = l->reftable + l->reftable_clusters * cluster;
 	l->l1 = l->blocks + l->refcount_blocks * cluster;

@@ -291,6 +291,7 @@ const struct format format_qcow2 = {
 	.map = qcow2_map,
 	.flush = qcow2_flush,
 	.create = qcow2_create,
+	.measure = qcow2_measure,
 	.check = qcow2_check,
 	.snapshot_list = qcow2_snapshot_list,
 	.view = qcow2_view,

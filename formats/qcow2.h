@@ -445,7 +445,8 @@ struct qcow2_layout {
 };
 /* L2 tables that a disk of this size needs in all. */
 uint64_t qcow2_l2_needed(const struct qcow2_shape *s);
-/* false: the disk is too large for its tables or for the specification's limits. Pure. */
+/* false: the disk is too large for its tables or for the specification's limits (of the refcount
+ * table the caller judges). Pure. */
 bool qcow2_layout(const struct qcow2_shape *s, struct qcow2_layout *l);
 /* Writes reference counts of one, L1 and L2 tables for the layout, in large pieces and not the
  * header. 0 or -errno. Yields. */
@@ -476,6 +477,12 @@ struct qcow2_new { /* the options, understood */
 bool qcow2_new_parse(struct qcow2_new *n, struct options *options, GError **error);
 void qcow2_new_clear(struct qcow2_new *n);
 bool qcow2_create(const char *filename, struct options *options, GError **error);
+/* cluster_size and refcount_bits, also for measure. */
+bool qcow2_take_widths(struct qcow2_shape *s, struct options *options, GError **error);
+
+/* qcow2-measure.c */
+bool qcow2_measure(struct options *options, uint64_t size, struct image *source,
+		   struct image_measure *m, GError **error);
 
 /* qcow2-write.c */
 int qcow2_reserve(struct image *img, uint64_t offset, uint64_t len, unsigned flags,

@@ -197,6 +197,13 @@ static bool raw_resize(struct image *img, uint64_t size, struct options *options
 	return false;
 }
 
+static bool raw_measure(struct options *options, uint64_t size, struct image *source,
+			struct image_measure *m, GError **error)
+{
+	m->required = m->fully_allocated = (size + 511) & ~G_GUINT64_CONSTANT(511);
+	return true;
+}
+
 const struct format format_raw = {
 	.name = "raw",
 	.long_name = "raw disk bytes",
@@ -207,5 +214,6 @@ const struct format format_raw = {
 	.close = raw_close,
 	.map = raw_map,
 	.create = raw_create,
+	.measure = raw_measure,
 	.resize = raw_resize,
 };

@@ -282,20 +282,6 @@ static void spawn_pieces(struct copy *c, const struct extent *e)
 	}
 }
 
-/* The host file's own holes are zeroes too. */
-static void ask_host(struct extent *e)
-{
-	uint64_t run;
-	bool is_data;
-
-	if (e->kind != EXTENT_DATA || !(e->flags & EXTENT_MAYBE_SPARSE) || e->cryptor ||
-	    file_extent(e->file, e->host, e->len, &is_data, &run) < 0)
-		return;
-	e->len = run;
-	if (!is_data)
-		e->kind = EXTENT_ZERO;
-}
-
 static unsigned count_above(const struct copy_job *job)
 {
 	unsigned n = 0;
@@ -335,7 +321,7 @@ static void walk(struct copy *c)
 					    .len = MIN(end - offset, PIECE - offset % PIECE),
 					    .kind = EXTENT_CODED};
 		}
-		ask_host(&e);
+		image_ask_host(&e);
 		offset += e.len;
 		if (left_to_base(c, &e) || (extent_is_zero(&e) && job->sparse)) {
 			if (left_to_base(c, &e) || write_zeroes(c, e.start, e.len) == 0)

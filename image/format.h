@@ -65,6 +65,11 @@ enum reserve_flags {
 		1 << 0, /* the range becomes zero without data (claim.len may have no host) */
 	RESERVE_CODED = 1 << 1, /* coded_len bytes will be written */
 };
+struct image_measure { /* bytes of a file */
+	uint64_t required, fully_allocated;
+	bool has_bitmaps; /* both have bitmaps: */
+	uint64_t bitmaps;
+};
 enum unmap_mode {
 	UNMAP_TO_HOLE, /* forget: the backing image shows again */
 	UNMAP_TO_ZERO,
@@ -127,8 +132,10 @@ struct format {
 			    GError **error);
 	bool (*amend)(struct image *img, struct options *options,
 		      const struct image_progress *progress, GError **error);
+	/* How large a new file of this format will be: empty, for a disk of `size` bytes, or for a
+	 * copy of source (NULL: none), whose size that is. m is all zero before. */
 	bool (*measure)(struct options *options, uint64_t size, struct image *source,
-			uint64_t *required, uint64_t *fully_allocated, GError **error);
+			struct image_measure *m, GError **error);
 	/* Finds what is wrong; see image/check.h. */
 	bool (*check)(struct image *img, const struct check_options *options,
 		      struct check_result *result, GError **error);

@@ -153,6 +153,10 @@ int image_map(struct image *img, uint64_t offset, uint64_t len, struct image *ba
 int image_map_run(struct image *img, uint64_t offset, uint64_t len, struct image *base,
 		  struct extent *e);
 
+/* A DATA extent that may be a hole of its host's file is cut where that changes, and becomes ZERO
+ * where it is one. */
+void image_ask_host(struct extent *e);
+
 /*
  * read.c: bytes of the disk. Past the end of the disk: -EINVAL. 0 or -errno; the
  * first cause of an error is in image_fault_text. May yield; answered in

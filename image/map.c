@@ -154,3 +154,16 @@ int image_map_run(struct image *img, uint64_t offset, uint64_t len, struct image
 	}
 	return ret;
 }
+
+void image_ask_host(struct extent *e)
+{
+	uint64_t run;
+	bool is_data;
+
+	if (e->kind != EXTENT_DATA || !(e->flags & EXTENT_MAYBE_SPARSE) || e->cryptor ||
+	    file_extent(e->file, e->host, e->len, &is_data, &run) < 0)
+		return;
+	e->len = run;
+	if (!is_data)
+		e->kind = EXTENT_ZERO;
+}

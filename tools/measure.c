@@ -16,36 +16,26 @@ static const struct opt options[] = {
 	{0},
 };
 
-static int print(uint64_t required, uint64_t full, bool json)
+static int print(const struct image_measure *m, bool json)
 {
 	if (json) {
 		struct report *r = report_new_stream(stdout, REPORT_JSON, 0);
 
 		report_begin_object(r, NULL);
-		report_uint(r, "required", required);
-		report_uint(r, "fully-allocated", full);
+		if (m->has_bitmaps)
+			report_uint(r, "bitmaps", m->bitmaps);
+		report_uint(r, "required", m->required);
+		report_uint(r, "fully-allocated", m->fully_allocated);
 		report_end_object(r);
 		report_free(r);
-	} else {
-		printf("required size: %" G_GUINT64_FORMAT "\n"
-		       "fully allocated size: %" G_GUINT64_FORMAT "\n",
-		       required, full);
+		return 0;
 	}
+	printf("required size: %" G_GUINT64_FORMAT "\n"
+	       "fully allocated size: %" G_GUINT64_FORMAT "\n",
+	       m->required, m->fully_allocated);
+	if (m->has_bitmaps)
+		printf("bitmaps size: %" G_GUINT64_FORMAT "\n", m->bitmaps);
 	return 0;
-}
-
-static bool size_of_image(struct args *args, uint64_t *size)
-{
-	const char *param = opt_value(args, 'l');
-	struct image *img = tool_open_operand(args, 0, NULL);
-
-	if (img && param)
-		img = tool_view(img, param);
-	if (!img)
-		return false;
-	*size = img->size;
-	image_unref(img);
-	return true;
 }
 
 /* What must be so of --size, FILE and the options that go with a file. */
@@ -65,42 +55,80 @@ static const char *contradiction(const struct args *args)
 	return NULL;
 }
 
+/* NULL after saying why. */
+static struct options *target_options(struct args *args, const struct format *format)
+{
+	struct options *o = tool_option_list(args);
+	GError *error = NULL;
+
+	if (!o || options_validate(o, format->create_options, &error))
+		return o;
+	tool_say(error, NULL);
+	tool_error("Invalid options for file format '%s'", format->name);
+	options_free(o);
+	return NULL;
+}
+
+static const struct format *target_format(struct args *args)
+{
+	const char *word = opt_value(args, 'O');
+	GError *error = NULL;
+	const struct format *format = image_find_format(word ? word : "raw", &error);
+
+	if (!format)
+		tool_say(error, NULL);
+	else if (!format->measure || !format->create_options)
+		tool_error("Block driver '%s' does not support size measurement", format->name);
+	else
+		return format;
+	return NULL;
+}
+
+static bool measure(struct args *args, const struct format *format, struct options *o,
+		    uint64_t size, struct image_measure *m)
+{
+	const char *param = opt_value(args, 'l');
+	struct image *img = NULL;
+	GError *error = NULL;
+	bool ok;
+
+	if (args->n) {
+		img = tool_open_operand(args, 0, NULL);
+		if (img && param)
+			img = tool_view(img, param);
+		if (!img)
+			return false;
+		size = img->size;
+	}
+	ok = format->measure(o, size, img, m, &error);
+	image_unref(img);
+	if (!ok)
+		tool_say(error, NULL);
+	return ok;
+}
+
 static int run(struct args *args)
 {
-	const char *target = opt_value(args, 'O'), *word = opt_value(args, OPT_SIZE), *wrong;
+	const char *word = opt_value(args, OPT_SIZE), *wrong = contradiction(args);
+	struct image_measure m = {0};
+	const struct format *format;
 	uint64_t size = 0;
 	struct options *o;
-	GError *error = NULL;
 	bool json, ok;
 
 	if (!tool_output_is_json(args, &json))
 		return 1;
 	if (word && !tool_size(word, "image size", 0, INT64_MAX, &size))
 		return 1;
-	wrong = contradiction(args);
 	if (wrong) {
 		tool_error("%s", wrong);
 		return 1;
 	}
-	if (target && strcmp(target, "raw") != 0) {
-		if (image_find_format(target, &error))
-			tool_error("Block driver '%s' does not support size measurement", target);
-		else
-			tool_say(error, NULL);
-		return 1;
-	}
-	o = tool_option_list(args);
-	ok = o && options_validate(o, image_find_format("raw", NULL)->create_options, &error);
+	format = target_format(args);
+	o = format ? target_options(args, format) : NULL;
+	ok = o && measure(args, format, o, size, &m);
 	options_free(o);
-	if (!ok) {
-		if (error)
-			tool_say(error, NULL);
-		return 1;
-	}
-	if (args->n && !size_of_image(args, &size))
-		return 1;
-	size = (size + 511) & ~G_GUINT64_CONSTANT(511);
-	return print(size, size, json);
+	return ok ? print(&m, json) : 1;
 }
 
 const struct command command_measure = {
@@ -109,6 +137,6 @@ const struct command command_measure = {
 	.options = options,
 	.operands = "[FILE]",
 	.summary = "Tell how large a new image file will be",
-	.examples = {"measure --size 10G", "measure -O raw disk.qcow2",
+	.examples = {"measure --size 10G", "measure -O qcow2 -o cluster_size=2M disk.raw",
 		     "measure -l before-upgrade --output=json disk.qcow2"},
 };
