@@ -167,35 +167,44 @@ const char *qcow2_snapshot_l1_wrong(const struct qcow2 *q, const struct qcow2_sn
 	return NULL;
 }
 
-bool qcow2_view(struct image *img, unsigned index, struct image *view, GError **error)
+bool qcow2_snapshot_usable(struct image *img, unsigned index, struct qcow2_snapshot *s,
+			   GError **error)
 {
-	struct qcow2 *from = qcow2_of(img), *q;
-	struct qcow2_snapshot s;
+	struct qcow2 *q = qcow2_of(img);
 	const char *wrong;
 
-	if (from->parent || index >= from->header.nb_snapshots) {
+	if (q->parent || index >= q->header.nb_snapshots) {
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_NOT_FOUND, "there is no snapshot %u",
 			    index);
 		return false;
 	}
-	if (!qcow2_snapshot_read(img, index, &s, error))
+	if (!qcow2_snapshot_read(img, index, s, error))
 		return false;
-	wrong = qcow2_snapshot_l1_wrong(from, &s);
-	if (!wrong && s.l1_size &&
-	    (!s.l1_offset || !qcow2_inside(s.l1_offset, s.l1_size * 8ull, from->file_size)))
+	wrong = qcow2_snapshot_l1_wrong(q, s);
+	if (!wrong && s->l1_size &&
+	    (!s->l1_offset || !qcow2_inside(s->l1_offset, s->l1_size * 8ull, q->file_size)))
 		wrong = "L1 table does not lie inside the file";
-	if (!wrong && s.has_disk_size && s.disk_size > INT64_MAX)
+	if (!wrong && s->has_disk_size && s->disk_size > INT64_MAX)
 		wrong = "disk size is too large";
 	/* Without a recorded size the disk's own is meant, which may have grown since. */
-	if (!wrong && s.has_disk_size && s.disk_size > 0 &&
-	    (s.disk_size - 1) >> (from->cluster_bits + from->l2_bits) >= s.l1_size)
+	if (!wrong && s->has_disk_size && s->disk_size > 0 &&
+	    (s->disk_size - 1) >> (q->cluster_bits + q->l2_bits) >= s->l1_size)
 		wrong = "L1 table is too small for the snapshot's disk";
-	if (wrong) {
-		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_INVALID,
-			    "snapshot table entry %u: %s (l1_offset=0x%" PRIx64 " l1_size=%u)",
-			    index, wrong, s.l1_offset, s.l1_size);
+	if (!wrong)
+		return true;
+	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_INVALID,
+		    "snapshot table entry %u: %s (l1_offset=0x%" PRIx64 " l1_size=%u)", index,
+		    wrong, s->l1_offset, s->l1_size);
+	return false;
+}
+
+bool qcow2_view(struct image *img, unsigned index, struct image *view, GError **error)
+{
+	struct qcow2 *from = qcow2_of(img), *q;
+	struct qcow2_snapshot s;
+
+	if (!qcow2_snapshot_usable(img, index, &s, error))
 		return false;
-	}
 	q = g_memdup2(from, sizeof(*from));
 	q->parent = from;
 	q->writer = NULL;

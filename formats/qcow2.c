@@ -295,6 +295,11 @@ const struct format format_qcow2 = {
 	.check = qcow2_check,
 	.snapshot_list = qcow2_snapshot_list,
 	.view = qcow2_view,
+	.snapshot_create = qcow2_snapshot_create,
+	.snapshot_apply = qcow2_snapshot_apply,
+	.snapshot_delete = qcow2_snapshot_delete,
+	.snapshot_rename = qcow2_snapshot_rename,
+	.snapshot_usage = qcow2_snapshot_usage,
 	.describe = qcow2_describe,
 	.references = qcow2_references,
 };

@@ -303,6 +303,9 @@ char *qcow2_snapshot_text(struct image *img, unsigned index, const struct qcow2_
 			  bool name, GError **error);
 /* NULL, or what is wrong with the snapshot's L1 table by its size and alignment. */
 const char *qcow2_snapshot_l1_wrong(const struct qcow2 *q, const struct qcow2_snapshot *s);
+/* Reads the entry, and checks that its disk can be shown. May yield. */
+bool qcow2_snapshot_usable(struct image *img, unsigned index, struct qcow2_snapshot *s,
+			   GError **error);
 GPtrArray *qcow2_snapshot_list(struct image *img, GError **error);
 bool qcow2_view(struct image *img, unsigned index, struct image *view, GError **error);
 
@@ -508,6 +511,36 @@ typedef bool qcow2_bitmap_fn(void *arg, const struct qcow2_bitmap *b, const char
 bool qcow2_bitmaps_each(struct image *img, qcow2_bitmap_fn *fn, void *arg, GError **error);
 /* The "bitmaps" rows of info. May yield. */
 void qcow2_describe_bitmaps(struct image *img, struct report *r);
+
+/* qcow2-tree.c */
+/*
+ * Appends to regions (of struct qcow2_region) each reference that entries [first, end) of the L1
+ * table at l1_offset make: L2 tables and guest clusters, neighbours joined. lenient: leaves out
+ * what is damaged; else -EIO with a fault. Yields.
+ */
+int qcow2_tree_regions(struct image *img, uint64_t l1_offset, uint64_t first, uint64_t end,
+		       bool lenient, GArray *regions);
+/* Raises all of their counts by one; on failure none is raised. Yields. */
+int qcow2_regions_ref(struct image *img, const GArray *regions);
+/* Takes back what was raised for the first n, at once. Yields. */
+void qcow2_regions_unref(struct image *img, const GArray *regions, guint n);
+void qcow2_regions_free_later(struct image *img, const GArray *regions);
+/* How often each cluster is in them; NULL: out of memory. */
+struct spacemap *qcow2_regions_count(const struct qcow2 *q, const GArray *regions);
+/* Clears the flag in the tables of an L1 table (with_l1: in it too) whose clusters all have more
+ * than one reference now. May flush. Yields. */
+int qcow2_clear_copied(struct image *img, uint64_t l1_offset, uint64_t n, bool with_l1);
+/* Makes the flags of the active tables what the counts will say when `less` was freed. May flush.
+ * Yields. */
+int qcow2_set_copied(struct image *img, const struct spacemap *less);
+
+/* qcow2-snapshot-write.c */
+bool qcow2_snapshot_create(struct image *img, const char *name, GError **error);
+bool qcow2_snapshot_apply(struct image *img, unsigned index, GError **error);
+bool qcow2_snapshot_delete(struct image *img, unsigned index, GError **error);
+bool qcow2_snapshot_rename(struct image *img, unsigned index, const char *name, GError **error);
+bool qcow2_snapshot_usage(struct image *img, unsigned index, uint64_t *own, uint64_t *shared,
+			  GError **error);
 
 /* qcow2-rebuild.c */
 /*

@@ -154,6 +154,11 @@ struct format {
 	bool (*snapshot_rename)(struct image *img, unsigned index, const char *name,
 				GError **error);
 
+	/* Bytes of host clusters that only this snapshot refers to, tables among them, and those
+	 * that others need too: what deleting it would free, and what not. */
+	bool (*snapshot_usage)(struct image *img, unsigned index, uint64_t *own, uint64_t *shared,
+			       GError **error);
+
 	/* The "format-specific" part of info: emits one object's rows; no begin/end. */
 	bool (*describe)(struct image *img, struct report *r, GError **error);
 	/* The names inside the image that opening it would open, for info --references

@@ -130,6 +130,9 @@ GPtrArray *image_snapshots(struct image *img,
 			   GError **error); /* of struct snapshot; empty when none */
 /* Index into that list: by ID first, then by name; -1 and *error if there is none. */
 int image_find_snapshot(GPtrArray *list, const char *id_or_name, GError **error);
+/* Host bytes that only snapshot `index` of that list needs, and those that others need too. */
+bool image_snapshot_usage(struct image *img, unsigned index, uint64_t *own, uint64_t *shared,
+			  GError **error);
 /* "snapshot.id=1,snapshot.name=x" (both must match) or ID or NAME. */
 int image_find_snapshot_param(GPtrArray *list, const char *param, GError **error);
 /* A read-only image that shows the snapshot; holds a reference to img. */

@@ -61,9 +61,8 @@ void snapshot_table_text(GPtrArray *list, GString *out, size_t limit)
 	}
 }
 
-static void report_snapshot(struct report *r, const struct snapshot *s)
+void snapshot_rows(const struct snapshot *s, struct report *r)
 {
-	report_begin_object(r, NULL);
 	report_string(r, "id", s->id);
 	report_string(r, "name", s->name);
 	report_uint(r, "vm-state-size", s->vm_state_size);
@@ -73,6 +72,12 @@ static void report_snapshot(struct report *r, const struct snapshot *s)
 	report_uint(r, "vm-clock-nsec", s->vm_clock_nsec % G_GUINT64_CONSTANT(1000000000));
 	if (s->icount != UINT64_MAX)
 		report_uint(r, "icount", s->icount);
+}
+
+static void report_snapshot(struct report *r, const struct snapshot *s)
+{
+	report_begin_object(r, NULL);
+	snapshot_rows(s, r);
 	report_end_object(r);
 }
 

@@ -15,6 +15,7 @@
 #include "image/report.h"
 
 struct image;
+struct snapshot;
 
 /*
  * info.c. Only this layer, not its backing image. JSON: one object in the keys of
@@ -30,6 +31,9 @@ bool image_info_text(struct image *img, GString *out, size_t limit, GError **err
 
 /* The table of `snapshot -l` with its heading; list is of struct snapshot. */
 void snapshot_table_text(GPtrArray *list, GString *out, size_t limit);
+
+/* What JSON says of a snapshot, without the braces. */
+void snapshot_rows(const struct snapshot *s, struct report *r);
 
 /*
  * map-report.c: the rows of `map` over [start, start+len) cut to the disk. JSON:

@@ -38,6 +38,23 @@ GPtrArray *image_snapshots(struct image *img, GError **error)
 	return list;
 }
 
+bool image_snapshot_usage(struct image *img, unsigned index, uint64_t *own, uint64_t *shared,
+			  GError **error)
+{
+	bool ok;
+
+	if (!img->format->snapshot_usage) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
+			    "Format '%s' of '%s' has no internal snapshots", img->format->name,
+			    img->filename);
+		return false;
+	}
+	co_rwlock_wrlock(&img->core->lock);
+	ok = img->format->snapshot_usage(img, index, own, shared, error);
+	co_rwlock_unlock(&img->core->lock);
+	return ok;
+}
+
 /* The first one that has this ID and this name; NULL: any. */
 static int find(GPtrArray *list, const char *id, const char *name)
 {
