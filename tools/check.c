@@ -134,8 +134,7 @@ static int run(struct args *args)
 	if (!job.img)
 		return 1;
 	status = check(&job);
-	image_unref(job.img);
-	return status;
+	return tool_close(job.img, status);
 }
 
 const struct command command_check = {

@@ -128,8 +128,7 @@ static int run(struct args *args)
 	if (!img)
 		return 1;
 	ok = resize(args, img, &change, mode);
-	image_unref(img);
-	return ok ? 0 : 1;
+	return tool_close(img, ok ? 0 : 1);
 }
 
 const struct command command_resize = {

@@ -195,8 +195,7 @@ static int run(struct args *args)
 		return 1;
 	if (c.action)
 		status = flags & IMAGE_RDWR ? change(img, &c) : list(img, json);
-	image_unref(img);
-	return status;
+	return tool_close(img, status);
 }
 
 const struct command command_snapshot = {

@@ -64,6 +64,18 @@ static void warn(void *arg, const char *sentence)
 	fprintf(stderr, "%s: warning: %s\n", tool_name, sentence);
 }
 
+int tool_close(struct image *img, int status)
+{
+	int ret = status == 0 ? image_flush(img) : 0;
+
+	if (ret < 0) {
+		tool_error("Could not flush '%s': %s", img->filename, tool_cause(img, ret));
+		status = 1;
+	}
+	image_unref(img);
+	return status;
+}
+
 struct gate *tool_gate(struct args *args)
 {
 	GError *error = NULL;

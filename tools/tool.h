@@ -39,6 +39,11 @@ struct image *tool_open(struct args *args, const char *name, const struct tool_s
 struct image *tool_open_operand(struct args *args, unsigned flags, const char *cache);
 /* false after saying that -f and --image-opts exclude each other, or --object is wrong. */
 bool tool_check_common(struct args *args);
+/*
+ * Closes the image that a command changed, flushed; status, or 1 after saying that this failed:
+ * closing alone would not tell. No second sentence when status is a failure already.
+ */
+int tool_close(struct image *img, int status);
 /* The gate of --allow-references. NULL after saying why. */
 struct gate *tool_gate(struct args *args);
 /* --output: false after saying so. */
