@@ -150,7 +150,7 @@ static int take(struct image *img, uint64_t first, uint64_t n)
 	return 0;
 }
 
-/* Makes refcount block number `index` in a free cluster that it counts itself. */
+/* Makes refcount block number `index` in a free cluster that is counted, by itself if need be. */
 static int add_block(struct image *img, uint64_t index, uint64_t cluster)
 {
 	struct qcow2 *q = qcow2_of(img);
@@ -167,7 +167,10 @@ static int add_block(struct image *img, uint64_t index, uint64_t cluster)
 		return ret;
 	qcow2_note_table(q, host);
 	note_end(q, host + q->cluster_size);
-	return take(img, cluster, 1);
+	ret = take(img, cluster, 1);
+	if (ret == 0)
+		raise_hints(q->writer, cluster, 1);
+	return ret;
 }
 
 /* The first of the refcount blocks that [first, first+n) needs and that are not there. */
@@ -329,6 +332,26 @@ static int grow_table(struct image *img, uint64_t last)
 	return qcow2_free_later(img, g.old_offset, (uint64_t)g.old_clusters << q->cluster_bits);
 }
 
+/*
+ * Makes refcount block number `index` in the lowest free cluster. Not in front of the run that
+ * needs it: with wide counts the runs between such blocks would be too short for long ones. Where
+ * the block for that cluster is missing too, that one is made, and the caller comes again.
+ */
+static int make_block(struct image *img, uint64_t index)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t cluster, own;
+	bool missing;
+	int ret = find_free(img, 1, &cluster);
+
+	if (ret < 0)
+		return ret;
+	if (cluster >> qcow2_block_bits(q) >= qcow2_reftable_entries(q))
+		return grow_table(img, cluster);
+	ret = find_missing(img, cluster, 1, &own, &missing);
+	return ret < 0 ? ret : add_block(img, missing ? own : index, cluster);
+}
+
 /* ---- allocating ---------------------------------------------------------------------------------
  */
 
@@ -358,7 +381,7 @@ static int find_counted(struct image *img, uint64_t n, uint64_t *first)
 		}
 		ret = find_missing(img, *first, n, &index, &missing);
 		if (ret == 0 && missing)
-			ret = add_block(img, index, MAX(*first, index << bits));
+			ret = make_block(img, index);
 	}
 	return ret;
 }

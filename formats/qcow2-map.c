@@ -179,6 +179,16 @@ static void append_data(struct run *r, struct extent *next)
 	}
 }
 
+/*
+ * May it be overwritten without the driver being asked? Not before qcow2_begin, which marks what
+ * must be marked first; and never a table, whatever an L2 entry says.
+ */
+static bool in_place(const struct qcow2 *q, const struct qcow2_cluster *c)
+{
+	return c->copied && q->writer && q->writer->begun &&
+	       (q->external || !qcow2_is_table(q, c->host));
+}
+
 /* One cluster, or a part of it that is alike. */
 static void append_kind(struct run *r, const struct qcow2_cluster *c, enum extent_kind kind,
 			uint64_t start, uint64_t len)
@@ -203,8 +213,8 @@ static void append_kind(struct run *r, const struct qcow2_cluster *c, enum exten
 	if (allocated && (kind == EXTENT_DATA || c->host < r->q->data_size)) {
 		next.file = r->q->data;
 		next.host = c->host + within;
-		if (c->copied && !r->q->parent && (r->img->flags & IMAGE_RDWR))
-			next.flags |= kind == EXTENT_DATA ? EXTENT_WRITABLE : 0;
+		if (kind == EXTENT_DATA && in_place(r->q, c))
+			next.flags |= EXTENT_WRITABLE;
 		if (kind == EXTENT_DATA && r->q->sparse && !r->q->external)
 			next.flags |= EXTENT_MAYBE_SPARSE;
 		if (kind != EXTENT_DATA)

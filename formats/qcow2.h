@@ -487,6 +487,25 @@ bool qcow2_take_widths(struct qcow2_shape *s, struct options *options, GError **
 bool qcow2_measure(struct options *options, uint64_t size, struct image *source,
 		   struct image_measure *m, GError **error);
 
+/* qcow2-l2.c: L2 tables that are to be changed. */
+/*
+ * The L2 table of a cluster of the disk. make: it is this image's alone, made or copied from one
+ * that a snapshot shares, when it was not; else *l2_offset is 0 when there is none. May flush.
+ */
+int qcow2_l2_find(struct image *img, uint64_t cluster, bool make, uint64_t *l2_offset);
+/* The entry of a cluster in that table. */
+int qcow2_l2_read(struct image *img, uint64_t l2_offset, uint64_t cluster, uint64_t *entry,
+		  uint64_t *bitmap);
+int qcow2_l2_write(struct image *img, uint64_t l2_offset, uint64_t cluster, uint64_t entry,
+		   uint64_t bitmap);
+/* Decodes; what is wrong is a fault and -EIO. l2_offset 0: a hole. */
+int qcow2_l2_get(struct image *img, uint64_t l2_offset, uint64_t cluster, uint64_t *entry,
+		 struct qcow2_cluster *c);
+/* Gives up what an entry that was overwritten pointed at. */
+int qcow2_l2_release(struct image *img, const struct qcow2_cluster *old);
+/* The first cluster behind those that one L2 table describes. */
+uint64_t qcow2_l2_end(const struct qcow2 *q, uint64_t cluster);
+
 /* qcow2-write.c */
 int qcow2_reserve(struct image *img, uint64_t offset, uint64_t len, unsigned flags,
 		  struct claim *claim);

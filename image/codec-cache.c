@@ -314,6 +314,22 @@ bool codec_is_known(const struct extent *e)
 	return is_known(&key);
 }
 
+void codec_forget(struct file *file, uint64_t host, uint32_t unit_len)
+{
+	static const struct codec *const codecs[] = {&codec_deflate, &codec_zstd};
+
+	pthread_mutex_lock(&lock);
+	for (size_t i = 0; i < G_N_ELEMENTS(codecs); i++) {
+		struct extent e = {
+			.file = file, .host = host, .codec = codecs[i], .unit_len = unit_len};
+		struct unit key = key_of(&e), *u = find(&key);
+
+		if (u)
+			unhash(u);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
 int codec_read(const struct extent *e, uint64_t offset, void *buf, size_t len)
 {
 	struct unit key = key_of(e);

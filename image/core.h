@@ -128,6 +128,8 @@ struct coded_batch {
 	void *buf[CODED_BATCH];
 };
 int codec_read_batch(const struct coded_batch *b);
+/* The unit that begins at this place of the file is about to be overwritten. */
+void codec_forget(struct file *file, uint64_t host, uint32_t unit_len);
 /* Is the unit in the cache, or on its way there? */
 bool codec_is_known(const struct extent *e);
 /* Is decoding ahead of a reader of any use? */

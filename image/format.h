@@ -56,7 +56,7 @@ struct claim {
 	uint64_t start, len; /* bytes of the disk that the claim covers: whole units */
 	struct file *file;   /* where the data goes: file[host .. host+len) */
 	uint64_t host;
-	uint32_t coded_len; /* reserve was asked for a compressed write: bytes at host */
+	uint32_t coded_len; /* set before a compressed write is reserved: bytes at host */
 	bool fill; /* the core must fill the rest of the unit from what was readable before */
 	uint64_t word[4]; /* the driver's own */
 };
@@ -73,6 +73,7 @@ struct image_measure { /* bytes of a file */
 enum unmap_mode {
 	UNMAP_TO_HOLE, /* forget: the backing image shows again */
 	UNMAP_TO_ZERO,
+	UNMAP_TO_ZERO_KEEP, /* and keep its space, where the format can */
 };
 
 struct format {
@@ -118,6 +119,8 @@ struct format {
 		       struct claim *claim);
 	int (*commit)(struct image *img, struct claim *claim);
 	void (*abandon)(struct image *img, struct claim *claim);
+	/* From the beginning of a cluster to the end of one, or of the disk. -EOPNOTSUPP: cannot be
+	 * said without data; nothing was changed. */
 	int (*unmap)(struct image *img, uint64_t offset, uint64_t len, enum unmap_mode mode);
 	/* Tables to files, in the driver's order, with the syncs between them: when it returns 0,
 	 * all that was committed is durable in every file. NULL: there are no tables; the core

@@ -184,6 +184,9 @@ int image_writev(struct image *img, uint64_t offset, const struct iovec *iov, in
 /* Makes the range read as zeroes in the cheapest way; may_unmap: space may be given up. */
 int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);
 int image_discard(struct image *img, uint64_t offset, uint64_t len);
+/* One cluster (from its first byte on), already encoded as the image's compression type wants it:
+ * -ENOTSUP where the format or this image has no compressed clusters. */
+int image_write_coded(struct image *img, uint64_t offset, const void *coded, size_t coded_len);
 /* Everything acknowledged before is durable: tables, then every file. */
 int image_flush(struct image *img);
 

@@ -20,6 +20,16 @@ static uint64_t grain_of(const struct image *img)
 	return img->cluster_size ? img->cluster_size : 1;
 }
 
+/* Where writes are to last at once, their table entries are too. */
+static int through(struct image *img, int ret)
+{
+	enum cache_mode mode = img->core->options.cache;
+
+	if (ret < 0 || !img->format->flush)
+		return ret;
+	return mode == CACHE_WRITETHROUGH || mode == CACHE_DIRECTSYNC ? image_flush(img) : 0;
+}
+
 static void lock_clusters(struct image *img, struct range *r, uint64_t offset, uint64_t len)
 {
 	uint64_t grain = grain_of(img), start = offset - offset % grain;
@@ -191,7 +201,7 @@ int image_writev(struct image *img, uint64_t offset, const struct iovec *iov, in
 	lock_clusters(img, &r, offset, total);
 	ret = write_locked(img, offset, iov, niov);
 	range_unlock(&img->core->ranges, &r);
-	return ret;
+	return through(img, ret);
 }
 
 int image_write(struct image *img, uint64_t offset, const void *buf, size_t len)
@@ -199,6 +209,33 @@ int image_write(struct image *img, uint64_t offset, const void *buf, size_t len)
 	struct iovec iov = {(void *)buf, len};
 
 	return image_writev(img, offset, &iov, 1);
+}
+
+int image_write_coded(struct image *img, uint64_t offset, const void *coded, size_t coded_len)
+{
+	uint64_t grain = grain_of(img);
+	struct claim c = {.coded_len = coded_len};
+	struct range r;
+	int ret = check_writable(img, offset,
+				 offset < img->size ? MIN(grain, img->size - offset) : grain);
+
+	if (ret < 0)
+		return ret;
+	if (!img->format->reserve || offset % grain || coded_len > grain)
+		return -ENOTSUP;
+	range_lock(&img->core->ranges, &r, offset, grain, true);
+	co_rwlock_wrlock(&img->core->lock);
+	ret = img->format->reserve(img, offset, grain, RESERVE_CODED, &c);
+	co_rwlock_unlock(&img->core->lock);
+	if (ret == 0) {
+		/* A unit that was at this place before may still be known, decoded. */
+		codec_forget(c.file, c.host, grain);
+		ret = commit_or_abandon(img, &c, file_write(c.file, c.host, coded, coded_len));
+	}
+	range_unlock(&img->core->ranges, &r);
+	if (ret < 0)
+		image_fault(img, ret, offset, "writing compressed data failed");
+	return through(img, ret);
 }
 
 /* ---- zeroes and discard ---------------------------------------------------------------------- */
@@ -259,11 +296,14 @@ static int zero_step(struct image *img, uint64_t offset, uint64_t len, bool may_
 	if (e.kind == EXTENT_ZERO || e.kind == EXTENT_HOLE)
 		return 0;
 	if (img->format->unmap && whole > 0) {
-		*done = whole;
-		return unmap(img, offset, whole, UNMAP_TO_ZERO);
-	}
-	if (img->format->unmap) /* up to the next cluster by hand */
+		ret = unmap(img, offset, whole, may_unmap ? UNMAP_TO_ZERO : UNMAP_TO_ZERO_KEEP);
+		if (ret != -EOPNOTSUPP) {
+			*done = whole;
+			return ret;
+		}
+	} else if (img->format->unmap) { /* up to the next cluster by hand */
 		e.len = *done = MIN(e.len, grain - offset % grain);
+	}
 	if (e.layer == img) {
 		ret = zero_in_place(&e, may_unmap);
 		if (ret != -EOPNOTSUPP)
@@ -288,7 +328,7 @@ int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool ma
 		len -= done;
 	}
 	range_unlock(&img->core->ranges, &r);
-	return ret;
+	return through(img, ret);
 }
 
 /*
@@ -314,9 +354,11 @@ int image_discard(struct image *img, uint64_t offset, uint64_t len)
 	if (len == 0)
 		return 0;
 	lock_clusters(img, &r, offset, len);
-	ret = unmap(img, offset, len, img->backing_name ? UNMAP_TO_ZERO : UNMAP_TO_HOLE);
+	ret = unmap(img, offset, len,
+		    img->backing_name || img->backing ? UNMAP_TO_ZERO : UNMAP_TO_HOLE);
 	range_unlock(&img->core->ranges, &r);
-	return ret;
+	/* Zeroes that would take space are not what is wanted of a discard. */
+	return ret == -EOPNOTSUPP ? 0 : through(img, ret);
 }
 
 /* ---- flush -------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ static int fake_unmap(struct image *img, uint64_t offset, uint64_t len, enum unm
 	g_assert(offset % FAKE_CLUSTER == 0);
 	f->unmaps++;
 	for (uint64_t n = offset / FAKE_CLUSTER; n * FAKE_CLUSTER < offset + len; n++)
-		f->entry[n].kind = mode == UNMAP_TO_ZERO ? EXTENT_ZERO : EXTENT_HOLE;
+		f->entry[n].kind = mode == UNMAP_TO_HOLE ? EXTENT_HOLE : EXTENT_ZERO;
 	return 0;
 }
 
