@@ -20,11 +20,12 @@ struct codec {
 	 */
 	int (*decode)(const void *in, size_t in_len, void *out, size_t out_len);
 	/* Encodes into at most out_max bytes; bytes used, or -ENOSPC when it does not
-	 * fit. level 0 is the default. NULL where encoding is not there yet. */
+	 * fit. level 0 is the default. Thread-safe; -ENOTSUP where the library is missing. */
 	int64_t (*encode)(const void *in, size_t in_len, void *out, size_t out_max, int level);
 };
 
-extern const struct codec codec_deflate; /* raw deflate, RFC 1951, window up to 32 KiB read */
+extern const struct codec codec_deflate; /* raw deflate, RFC 1951: a window of up to 32
+					   KiB is read, one of 4 KiB is written */
 extern const struct codec codec_zstd;
 
 /* Bytes of the decoded-unit cache, all loops together (default 8 MiB). */
