@@ -11,9 +11,9 @@
 #include "image/inspect.h"
 
 /* One input must not take long, and an image may say that there is very much of it. */
-#define EXTENTS_MAX   512
-#define SNAPSHOTS_MAX 8
-#define PATIENCE      2000
+#define EXTENTS_MAX   100
+#define SNAPSHOTS_MAX 4
+#define PATIENCE      150
 
 static void map_some(struct image *img, uint64_t offset)
 {
