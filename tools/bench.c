@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* imgtool bench: reading. */
+/* imgtool bench: reading and writing. */
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -19,10 +19,10 @@ static const struct opt options[] = {
 	{'s', "buffer-size", "SIZE", "bytes of a request (default: 4096)"},
 	{'S', "step-size", "SIZE", "from one request to the next (default: buffer size)"},
 	{'t', "cache", "CACHE", "cache mode (default: writeback)"},
-	{'w', "write", NULL, "write (not in this version)"},
+	{'w', "write", NULL, "write instead of reading"},
 	{OPT_FLUSH_INTERVAL, "flush-interval", "N", "flush after so many writes"},
 	{OPT_NO_DRAIN, "no-drain", NULL, "flush without waiting for the queue"},
-	{OPT_PATTERN, "pattern", "BYTE", "what to write"},
+	{OPT_PATTERN, "pattern", "BYTE", "what to write (default: 0)"},
 	OPT_QUIET,
 	OPTS_OPEN,
 	{0},
@@ -31,9 +31,55 @@ static const struct opt options[] = {
 struct bench {
 	struct image *img;
 	uint64_t count, depth, size, step, offset;
-	uint64_t begun; /* requests */
-	uint64_t next;	/* offset of the next one */
+	bool write, no_drain;
+	uint64_t pattern, interval;
+	uint64_t begun, running; /* requests */
+	uint64_t next;		 /* offset of the next one */
+	bool flushing;		 /* no request begins until all others ended and were flushed */
+	struct co_queue flushed;
 };
+
+/* A request that passes the end fails as a device would fail it. */
+static int transfer(struct bench *b, uint64_t at, void *buf)
+{
+	if (at > b->img->size || b->size > b->img->size - at)
+		return -EIO;
+	return b->write ? image_write(b->img, at, buf, b->size)
+			: image_read(b->img, at, buf, b->size);
+}
+
+/* After the request that completes an interval. Drained: the last of those under way flushes. */
+static int flush_interval(struct bench *b, bool due)
+{
+	int ret;
+
+	if (due && b->no_drain)
+		return image_flush(b->img);
+	if (!b->flushing || b->running > 0)
+		return 0;
+	ret = image_flush(b->img);
+	b->flushing = false;
+	co_queue_wake_all(&b->flushed);
+	return ret;
+}
+
+static int request(struct bench *b, void *buf)
+{
+	uint64_t at = b->next;
+	bool due = b->interval && ++b->begun % b->interval == 0;
+	int ret;
+
+	if (!b->interval)
+		b->begun++;
+	b->next += b->step;
+	if (b->img->size)
+		b->next %= b->img->size;
+	b->flushing = due && !b->no_drain;
+	b->running++;
+	ret = transfer(b, at, buf);
+	b->running--;
+	return ret < 0 ? ret : flush_interval(b, due);
+}
 
 static int worker(void *arg)
 {
@@ -43,17 +89,18 @@ static int worker(void *arg)
 
 	if (posix_memalign(&buf, 4096, MAX(b->size, 4096)) != 0)
 		return -ENOMEM;
+	memset(buf, (int)b->pattern, b->size);
 	while (ret == 0 && b->begun < b->count) {
-		uint64_t at = b->next;
-
-		b->begun++;
-		b->next += b->step;
-		if (b->img->size)
-			b->next %= b->img->size;
-		/* A request that passes the end fails as a device would fail it. */
-		ret = at > b->img->size || b->size > b->img->size - at
-			      ? -EIO
-			      : image_read(b->img, at, buf, b->size);
+		while (b->flushing)
+			co_queue_wait(&b->flushed);
+		if (b->begun < b->count)
+			ret = request(b, buf);
+	}
+	/* Nobody waits for a flush that will not come. */
+	if (ret < 0) {
+		b->begun = b->count;
+		b->flushing = false;
+		co_queue_wake_all(&b->flushed);
 	}
 	free(buf);
 	return ret;
@@ -65,11 +112,13 @@ static int bench(struct bench *b)
 	uint64_t start, end;
 	int ret;
 
-	printf("Sending %" G_GUINT64_FORMAT " read requests, %" G_GUINT64_FORMAT
+	printf("Sending %" G_GUINT64_FORMAT " %s requests, %" G_GUINT64_FORMAT
 	       " bytes each, %" G_GUINT64_FORMAT
 	       " in parallel (starting at offset %" G_GUINT64_FORMAT
 	       ", step size %" G_GUINT64_FORMAT ")\n",
-	       b->count, b->size, b->depth, b->offset, b->step);
+	       b->count, b->write ? "write" : "read", b->size, b->depth, b->offset, b->step);
+	if (b->interval)
+		printf("Sending flush every %" G_GUINT64_FORMAT " requests\n", b->interval);
 	fflush(stdout);
 	start = loop_now();
 	co_group_init(&group, MIN(b->depth, UINT_MAX));
@@ -110,13 +159,11 @@ static bool size(const struct args *args, int id, const char *what, uint64_t max
 
 static bool read_numbers(const struct args *args, struct bench *b)
 {
-	uint64_t pattern = 0, interval = 0;
-
 	if (!number(args, 'c', INT_MAX, "Invalid request count specified", &b->count) ||
 	    !number(args, 'd', INT_MAX, "Invalid queue depth specified", &b->depth) ||
-	    !number(args, OPT_PATTERN, 0xff, "Invalid pattern byte specified", &pattern) ||
+	    !number(args, OPT_PATTERN, 0xff, "Invalid pattern byte specified", &b->pattern) ||
 	    !number(args, OPT_FLUSH_INTERVAL, INT_MAX, "Invalid flush interval specified",
-		    &interval) ||
+		    &b->interval) ||
 	    !size(args, 'o', "offset", INT64_MAX, &b->offset) ||
 	    !size(args, 's', "buffer size", INT_MAX, &b->size) ||
 	    !size(args, 'S', "step_size", INT_MAX, &b->step))
@@ -128,11 +175,11 @@ static bool read_numbers(const struct args *args, struct bench *b)
 		tool_error("Invalid queue depth specified");
 		return false;
 	}
-	if (interval && !opt_given(args, 'w')) {
+	if (b->interval && !opt_given(args, 'w')) {
 		tool_error("--flush-interval is only available in write tests");
 		return false;
 	}
-	if (interval && interval < b->depth) {
+	if (b->interval && b->interval < b->depth) {
 		tool_error("Flush interval can't be smaller than depth");
 		return false;
 	}
@@ -163,8 +210,14 @@ static int run(struct args *args)
 		return 1;
 	if (args->n != 1)
 		return tool_usage(args, "Expecting one image file name");
-	if (opt_given(args, 'w')) {
-		tool_error("Writing is not available in this version: bench reads only");
+	b.write = opt_given(args, 'w');
+	b.no_drain = opt_given(args, OPT_NO_DRAIN);
+	if (b.write)
+		s.flags |= IMAGE_RDWR;
+	if (b.write && opt_given(args, 'U')) {
+		tool_error("Could not open '%s': force-share=on can only be used with read-only "
+			   "images",
+			   args->operands[0]);
 		return 1;
 	}
 	b.img = tool_check_common(args) ? tool_open(args, args->operands[0], &s) : NULL;
@@ -181,7 +234,7 @@ const struct command command_bench = {
 	.run = run,
 	.options = options,
 	.operands = "FILE",
-	.summary = "Measure how fast an image is read",
-	.examples = {"bench disk.qcow2", "bench -c 1000 -d 8 -s 64k disk.qcow2",
+	.summary = "Measure how fast an image is read or written",
+	.examples = {"bench disk.qcow2", "bench -w --flush-interval=64 scratch.qcow2",
 		     "bench -t none -n disk.qcow2"},
 };
