@@ -155,13 +155,19 @@ static bool is_pending(const struct entry *e, size_t position)
 	return changes_file(e) && e->durable > position;
 }
 
-unsigned record_log_pending(const struct record_log *log, size_t position)
+/* Of the first `end` entries. */
+static unsigned pending_before(const struct record_log *log, size_t end, size_t position)
 {
 	unsigned n = 0;
 
-	for (size_t i = 0; i < position; i++)
+	for (size_t i = 0; i < end; i++)
 		n += is_pending(entry_at(log, i), position);
 	return n;
+}
+
+unsigned record_log_pending(const struct record_log *log, size_t position)
+{
+	return pending_before(log, position, position);
 }
 
 /* ---- the files ------------------------------------------------------------------------------- */
@@ -437,9 +443,12 @@ struct fate {
 		FATE_FEW,
 		FATE_HALF,
 		FATE_ONLY_ONE,
-		FATE_ALL_BUT_ONE
+		FATE_ALL_BUT_ONE,
+		FATE_SUBSET,
 	} style;
 	size_t one;
+	const struct record_log *log;
+	size_t position;
 };
 
 static struct fate fate_of(const struct record_log *log, size_t position, uint64_t seed)
@@ -447,11 +456,15 @@ static struct fate fate_of(const struct record_log *log, size_t position, uint64
 	/* One alone and all but one find most wrong orders between two writes. */
 	static const int styles[] = {FATE_ONLY_ONE, FATE_ALL_BUT_ONE, FATE_HALF, FATE_MANY,
 				     FATE_ONLY_ONE, FATE_FEW,	      FATE_HALF, FATE_ALL_BUT_ONE};
-	struct fate fate = {.seed = seed};
+	struct fate fate = {.seed = seed, .log = log, .position = position};
 	unsigned pending, chosen;
 
 	if (seed == RECORD_LOSE_ALL || seed == RECORD_KEEP_ALL) {
 		fate.style = seed == RECORD_KEEP_ALL ? FATE_KEEP_ALL : FATE_LOSE_ALL;
+		return fate;
+	}
+	if (seed >> 63) {
+		fate.style = FATE_SUBSET;
 		return fate;
 	}
 	fate.style = styles[seed % G_N_ELEMENTS(styles)];
@@ -468,7 +481,7 @@ enum survival { SURVIVES_NOT, SURVIVES, SURVIVES_TORN };
 
 static enum survival survival_of(const struct fate *fate, size_t n)
 {
-	unsigned coin = chance(fate->seed, n, 2) % 100;
+	unsigned coin = chance(fate->seed, n, 2) % 100, nth;
 	unsigned torn = chance(fate->seed, n, 3) % 100 < 15 ? SURVIVES_TORN : SURVIVES;
 
 	switch (fate->style) {
@@ -484,6 +497,9 @@ static enum survival survival_of(const struct fate *fate, size_t n)
 		return coin < 50 ? torn : SURVIVES_NOT;
 	case FATE_ONLY_ONE:
 		return n == fate->one ? torn : SURVIVES_NOT;
+	case FATE_SUBSET:
+		nth = pending_before(fate->log, n, fate->position);
+		return nth < 63 && fate->seed >> nth & 1 ? SURVIVES : SURVIVES_NOT;
 	case FATE_ALL_BUT_ONE:
 		/* Of the one, sometimes a part. */
 		return n != fate->one ? SURVIVES : coin < 30 ? SURVIVES_TORN : SURVIVES_NOT;
@@ -539,7 +555,7 @@ static void apply_torn(struct file *f, const struct entry *e, size_t n, uint64_t
 static void apply_growth_only(struct file *f, const struct entry *e, size_t n, uint64_t seed)
 {
 	if ((e->kind == ENTRY_WRITE || e->kind == ENTRY_ZERO) && seed != RECORD_LOSE_ALL &&
-	    chance(seed, n, 4) % 4 == 0)
+	    !(seed >> 63) && chance(seed, n, 4) % 4 == 0)
 		grow(f, e->offset + e->len);
 }
 
@@ -589,7 +605,7 @@ struct file *record_log_cut(const struct record_log *log, unsigned file, size_t 
 			held = i;
 			continue;
 		}
-		if (seed > RECORD_KEEP_ALL && may_swap(log, held, i, position) &&
+		if (seed > RECORD_KEEP_ALL && !(seed >> 63) && may_swap(log, held, i, position) &&
 		    chance(seed, i, 5) % 2) {
 			apply_fate(f, log, i, position, &fate);
 		} else {

@@ -44,6 +44,8 @@ unsigned record_log_pending(const struct record_log *log, size_t position);
 /* Which of the pending operations survive. */
 #define RECORD_LOSE_ALL UINT64_C(0)
 #define RECORD_KEEP_ALL UINT64_C(1)
+/* Exactly these: bit 0 of mask is the oldest pending operation; those past bit 62 are lost. */
+#define RECORD_SUBSET(mask) (UINT64_C(1) << 63 | (mask))
 /* Any other seed: by chance, and the same for all files of one cut. */
 
 /* The contents of one file after a cut, as a new file in memory. */

@@ -452,7 +452,7 @@ static bool afterwards(struct cutting *c, const struct cut *cut, struct view *v,
 	case 1:
 		return c->c->again == AGAIN_NEVER || run_again(c, cut, v, error);
 	default:
-		return raw || c->c->damaged || !format_qcow2.reserve ||
+		return raw || c->c->damaged ||
 		       (guest_goes_on(c->top, cut->seed + 1, &v->disk, error) &&
 			still(c, v, "differs after more writes", error) &&
 			each_qcow2(cut, judge_check, error));

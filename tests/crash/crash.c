@@ -255,13 +255,24 @@ static void some_cuts(struct scene *s, unsigned wanted)
 	one_cut(s, length, RECORD_LOSE_ALL);
 }
 
+/* Every way to lose some and keep the others, where there are so few. */
+#define ALL_SUBSETS_OF 5
+
 static void every_cut(struct scene *s)
 {
 	for (size_t position = 0; position <= record_log_length(s->log); position++) {
-		unsigned seeds = record_log_pending(s->log, position) == 0 ? 1 : s->o->seeds;
+		unsigned pending = record_log_pending(s->log, position);
+		unsigned seeds = pending ? s->o->seeds : 0;
+		uint64_t subsets =
+			pending && pending <= ALL_SUBSETS_OF ? UINT64_C(1) << pending : 0;
 
-		for (unsigned i = 0; i < seeds; i++)
+		/* Then of the seeds those that tear are what is new. */
+		for (uint64_t mask = 0; mask < subsets; mask++)
+			one_cut(s, position, RECORD_SUBSET(mask));
+		for (unsigned i = subsets ? 2 : 0; i < seeds; i++)
 			one_cut(s, position, i < 2 ? i : i + position * 31);
+		if (!pending)
+			one_cut(s, position, RECORD_KEEP_ALL);
 	}
 }
 

@@ -239,12 +239,6 @@ bool judge_repair(const char *name, GError **error)
 	struct look l = {.name = name, .error = error, .repair = CHECK_REPAIR_ALL};
 	bool ok = look_and_check(&l);
 
-	/* Until there is repairing. */
-	if (!ok && g_error_matches(*error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED)) {
-		g_clear_error(error);
-		g_string_free(l.findings, TRUE);
-		return true;
-	}
 	l.repair = CHECK_REPAIR_NONE;
 	ok = ok && look_and_check(&l);
 	if (ok && (l.dirty || l.result.corruptions || l.result.check_errors || l.result.leaks)) {

@@ -122,6 +122,13 @@ static int mixtures(void *arg)
 		}
 	}
 	assert_true(first && second && both && none && torn);
+	for (uint64_t mask = 0; mask < 4; mask++) {
+		size_t size;
+		g_autofree uint8_t *b = cut(log, 0, 2, RECORD_SUBSET(mask), &size);
+
+		assert_int_equal(b[0], mask & 1 ? 1 : 0);
+		assert_true(all_are(b, SECTOR + 100, 5 * SECTOR + 100, mask & 2 ? 2 : 0));
+	}
 	file_unref(f);
 	file_unref(inner);
 	record_log_free(log);
