@@ -192,6 +192,8 @@ def everything():
         packed = pack(image)
         yield "qcow2-map", name, packed
         yield "qcow2-read", name, packed
+        # Two bytes that are no record: they choose what is done.
+        yield "qcow2-write", name, packed + b"\x12" + bytes([len(packed) % 256])
         yield "qcow2-header", name, image[:1024].rstrip(b"\0") if len(image) > 1024 else image
     for number, word in enumerate(OPTIONS):
         yield "options", f"word-{number}", word
