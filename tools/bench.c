@@ -225,8 +225,7 @@ static int run(struct args *args)
 		return 1;
 	b.next = b.offset;
 	status = bench(&b);
-	image_unref(b.img);
-	return status;
+	return tool_close(b.img, status);
 }
 
 const struct command command_bench = {
