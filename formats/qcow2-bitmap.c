@@ -74,10 +74,16 @@ static bool check_directory(const struct qcow2 *q, GError **error)
 	return !wrong;
 }
 
+bool qcow2_has_bitmaps(const struct qcow2 *q)
+{
+	return q->header.has_bitmaps && (q->header.autoclear & QCOW2_AUTOCLEAR_BITMAPS);
+}
+
 bool qcow2_bitmaps_each(struct image *img, qcow2_bitmap_fn *fn, void *arg, GError **error)
 {
 	const struct qcow2 *q = qcow2_of(img);
 	const struct qcow2_header *h = &q->header;
+	g_autoptr(GHashTable) names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	uint64_t at = 0, end = h->bitmap_directory_size;
 	struct qcow2_bitmap b;
 
@@ -109,6 +115,10 @@ bool qcow2_bitmaps_each(struct image *img, qcow2_bitmap_fn *fn, void *arg, GErro
 				 name, b.name_length);
 		if (err)
 			return bad(error, i, "could not be read");
+		if (strlen(name) != b.name_length)
+			return bad(error, i, "has a name with a zero byte in it");
+		if (!g_hash_table_add(names, g_strdup(name)))
+			return bad(error, i, "has the name of an entry before it");
 		if (!fn(arg, &b, name))
 			return false;
 		at += b.total;

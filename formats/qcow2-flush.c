@@ -154,36 +154,6 @@ static int note_all_tables(struct image *img)
 /* ---- the beginning and the end ------------------------------------------------------------------
  */
 
-/* An enabled bitmap that is not in use would be taken for one that knows of every change. */
-static bool flag_bitmap(void *arg, const struct qcow2_bitmap *b, const char *name)
-{
-	struct image *img = arg;
-	be32_t flags = be32_make(b->flags | QCOW2_BITMAP_IN_USE);
-
-	if (!(b->flags & QCOW2_BITMAP_AUTO) || (b->flags & QCOW2_BITMAP_IN_USE))
-		return true;
-	return cache_write(img->cache, img->file, b->at + offsetof(struct qcow2_bitmap_disk, flags),
-			   &flags, sizeof(flags), QCOW2_TABLES) == 0;
-}
-
-static int flag_bitmaps(struct image *img)
-{
-	struct qcow2 *q = qcow2_of(img);
-	int ret;
-
-	if (!q->header.has_bitmaps || !(q->header.autoclear & QCOW2_AUTOCLEAR_BITMAPS))
-		return 0;
-	if (!qcow2_bitmaps_each(img, flag_bitmap, img, NULL)) {
-		/* A directory that cannot be read: none of them can be trusted. */
-		q->header.autoclear &= ~QCOW2_AUTOCLEAR_BITMAPS;
-		return qcow2_header_store(img);
-	}
-	if (!cache_has_dirty(img->cache, img->file, QCOW2_TABLES))
-		return 0;
-	ret = cache_write_phase(img->cache, img->file, QCOW2_TABLES);
-	return ret < 0 ? ret : file_flush(img->file);
-}
-
 static int set_dirty_bit(struct image *img)
 {
 	struct qcow2 *q = qcow2_of(img);
@@ -213,8 +183,6 @@ int qcow2_begin(struct image *img)
 	if (w->begun)
 		return 0;
 	ret = note_all_tables(img);
-	if (ret == 0)
-		ret = flag_bitmaps(img);
 	if (ret == 0)
 		ret = set_dirty_bit(img);
 	w->begun = ret == 0;

@@ -49,6 +49,10 @@ void qcow2_collect_fixed(struct qcow2 *q)
 		add_fixed(q, h->reftable_offset, reftable_len, "refcount table");
 	if (h->nb_snapshots)
 		add_fixed(q, h->snapshots_offset, q->snapshots_length, "snapshot table");
+	if (qcow2_has_bitmaps(q) &&
+	    qcow2_inside(h->bitmap_directory_offset, h->bitmap_directory_size, q->file_size))
+		add_fixed(q, h->bitmap_directory_offset, h->bitmap_directory_size,
+			  "bitmap directory");
 	if (h->has_crypto)
 		add_fixed(q, h->crypto_offset, h->crypto_length, "encryption header");
 }
@@ -164,6 +168,7 @@ static void publish(struct image *img, struct qcow2 *q)
 static void qcow2_free(struct qcow2 *q)
 {
 	qcow2_writer_free(q->writer);
+	qcow2_tracking_free(q->tracking);
 	file_unref(q->data);
 	if (!q->parent)
 		qcow2_header_clear(&q->header);
@@ -197,6 +202,18 @@ static bool settle_dirty(struct image *img, const struct qcow2 *q, GError **erro
 	return qcow2_repair_dirty(img, error);
 }
 
+static bool ignore_bitmap(void *arg, const struct qcow2_bitmap *b, const char *name)
+{
+	return true;
+}
+
+/* Bitmaps that cannot be kept true forbid writing; for reading they do not matter. */
+static bool check_bitmaps(struct image *img, GError **error)
+{
+	return (img->flags & IMAGE_FOR_CHECK) || !qcow2_has_bitmaps(qcow2_of(img)) ||
+	       qcow2_bitmaps_each(img, ignore_bitmap, NULL, error);
+}
+
 static bool qcow2_open(struct image *img, struct options *options, GError **error)
 {
 	struct qcow2 *q = g_new0(struct qcow2, 1);
@@ -212,12 +229,14 @@ static bool qcow2_open(struct image *img, struct options *options, GError **erro
 	if (!(img->flags & IMAGE_RDWR))
 		return true;
 	q->writer = qcow2_writer_new();
-	if (!clear_unknown(img, q, error) || !settle_dirty(img, q, error)) {
+	if (!check_bitmaps(img, error) || !clear_unknown(img, q, error) ||
+	    !settle_dirty(img, q, error)) {
 		img->state = NULL;
 		g_clear_pointer(&img->backing_name, g_free);
 		g_clear_pointer(&img->backing_format, g_free);
 		goto fail;
 	}
+	qcow2_bitmaps_watch(img);
 	return true;
 
 fail:
@@ -227,6 +246,9 @@ fail:
 
 static void qcow2_close(struct image *img)
 {
+	/* Frees what the old bitmaps took, too. When either fails, they are marked or leak. */
+	if (qcow2_of(img)->tracking && qcow2_bitmaps_settle(img) == 0)
+		qcow2_flush(img);
 	qcow2_end(img);
 	qcow2_free(qcow2_of(img));
 	img->state = NULL;
@@ -304,6 +326,12 @@ const struct format format_qcow2 = {
 	.snapshot_delete = qcow2_snapshot_delete,
 	.snapshot_rename = qcow2_snapshot_rename,
 	.snapshot_usage = qcow2_snapshot_usage,
+	.bitmap_list = qcow2_bitmap_list,
+	.bitmap_load = qcow2_bitmap_load_named,
+	.bitmap_add = qcow2_bitmap_add,
+	.bitmap_remove = qcow2_bitmap_remove,
+	.bitmap_store = qcow2_bitmap_store,
+	.will_change = qcow2_will_change,
 	.describe = qcow2_describe,
 	.references = qcow2_references,
 };

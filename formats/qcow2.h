@@ -201,7 +201,7 @@ struct qcow2_range {
 	uint64_t start, end; /* bytes of the main file */
 	const char *what;
 };
-#define QCOW2_FIXED_RANGES 5
+#define QCOW2_FIXED_RANGES 6
 
 struct qcow2 {
 	struct qcow2_header header; /* a view has its parent's, borrowed */
@@ -232,7 +232,8 @@ struct qcow2 {
 	GArray *snapshot_offsets;  /* uint32_t, from the table's start */
 	uint64_t snapshots_length; /* bytes of the snapshot table */
 
-	struct qcow2_writer *writer; /* NULL: nothing may be changed (read-only, or a view) */
+	struct qcow2_tracking *tracking; /* bitmaps that follow what is written; NULL: none yet */
+	struct qcow2_writer *writer;	 /* NULL: nothing may be changed (read-only, or a view) */
 
 	/* The L2 table of the last map: sequential and local readers save the L1 look-up. */
 	uint64_t last_l1_index, last_l2_offset; /* UINT64_MAX: none */
@@ -355,7 +356,7 @@ struct qcow2_writer *qcow2_writer_new(void);
 void qcow2_writer_free(struct qcow2_writer *w); /* NULL is allowed */
 /*
  * Before anything is changed, each time: -EROFS, or what failed before. The first time: finds the
- * tables, sets the dirty bit with lazy refcounts, and marks bitmaps that would miss a change.
+ * tables, and sets the dirty bit with lazy refcounts.
  */
 int qcow2_begin(struct image *img);
 /* What is at [host, host+len) must be written to no more: -EIO, with the corrupt bit set, if it is
@@ -530,6 +531,63 @@ typedef bool qcow2_bitmap_fn(void *arg, const struct qcow2_bitmap *b, const char
 bool qcow2_bitmaps_each(struct image *img, qcow2_bitmap_fn *fn, void *arg, GError **error);
 /* The "bitmaps" rows of info. May yield. */
 void qcow2_describe_bitmaps(struct image *img, struct report *r);
+/* Does the image have bitmaps that count? */
+bool qcow2_has_bitmaps(const struct qcow2 *q);
+
+/* qcow2-bitmap-write.c; the caller holds the metadata lock exclusively */
+
+struct bitmap;
+struct qcow2_stored_bitmap { /* a directory entry */
+	struct qcow2_bitmap b;
+	char *name;
+	uint8_t *extra;
+};
+void qcow2_stored_bitmap_free(struct qcow2_stored_bitmap *s);
+/* The directory, of struct qcow2_stored_bitmap; empty when there is none. */
+GPtrArray *qcow2_bitmaps_read(struct image *img, GError **error);
+/* May its bits be relied on? */
+bool qcow2_bitmap_usable(const struct qcow2_bitmap *b);
+struct bitmap *qcow2_bitmap_load(struct image *img, const struct qcow2_stored_bitmap *s,
+				 GError **error);
+/* Writes the bits where nothing points yet and has s->b point there. On failure s is as it was. */
+int qcow2_bitmap_write(struct image *img, struct qcow2_stored_bitmap *s, const struct bitmap *bits);
+/* The bits and the table are free, after the next flush. */
+int qcow2_bitmap_free_bits(struct image *img, const struct qcow2_bitmap *b);
+/*
+ * Makes `list` the image's bitmaps in two steps, for who has more to say in the same header:
+ * prepare writes the directory and changes q->header; then the caller calls qcow2_flush_header;
+ * then finish, with its result, frees the old directory or takes the change back. Returns ret, or
+ * what failed. publish is all of it.
+ */
+struct qcow2_bitmaps_change {
+	bool nothing; /* there are no bitmaps */
+	uint32_t old_count;
+	uint64_t old_offset, old_size;
+	GArray *old_bits; /* struct qcow2_bitmap, to be freed; NULL: none */
+};
+int qcow2_bitmaps_prepare(struct image *img, const GPtrArray *list, struct qcow2_bitmaps_change *c);
+int qcow2_bitmaps_finish(struct image *img, struct qcow2_bitmaps_change *c, int ret);
+int qcow2_bitmaps_publish(struct image *img, const GPtrArray *list);
+/* Callbacks of struct format. */
+GPtrArray *qcow2_bitmap_list(struct image *img, GError **error);
+struct bitmap *qcow2_bitmap_load_named(struct image *img, const char *name, GError **error);
+bool qcow2_bitmap_add(struct image *img, const char *name, unsigned granularity_bits,
+		      GError **error);
+bool qcow2_bitmap_remove(struct image *img, const char *name, GError **error);
+bool qcow2_bitmap_store(struct image *img, const char *name, const struct bitmap *bits,
+			bool enabled, GError **error);
+
+/* qcow2-bitmap-track.c; the same */
+void qcow2_tracking_free(struct qcow2_tracking *t); /* NULL is allowed */
+/* Sets img->tracks_changes. */
+void qcow2_bitmaps_watch(struct image *img);
+/* Callback of struct format: notes the change in each enabled bitmap. */
+int qcow2_will_change(struct image *img, uint64_t offset, uint64_t len);
+/* Stores what was noted, so that the bitmaps on disk are true. On failure they stay marked. */
+int qcow2_bitmaps_settle(struct image *img);
+/* For a resize, before q->header.size changes: bitmaps for a disk of `size` bytes are prepared.
+ * Call qcow2_bitmaps_finish after qcow2_flush_header. On failure nothing needs to be taken back. */
+int qcow2_bitmaps_prepare_resize(struct image *img, uint64_t size, struct qcow2_bitmaps_change *c);
 
 /* qcow2-tree.c */
 /*

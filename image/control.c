@@ -115,15 +115,28 @@ bool image_snapshot_create(struct image *img, const char *name, GError **error)
 	return control_end(img, &r, img->format->snapshot_create(img, name, error), error);
 }
 
+/* Nobody knows how the two states differ: bitmaps then say that everything changed. */
+static bool tell_all_changes(struct image *img, GError **error)
+{
+	int ret = img->tracks_changes ? img->format->will_change(img, 0, img->size) : 0;
+
+	if (ret < 0)
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
+			    "The bitmaps could not be marked: %s", g_strerror(-ret));
+	return ret == 0;
+}
+
 bool image_snapshot_apply(struct image *img, unsigned index, GError **error)
 {
 	struct range r;
+	bool ok;
 
 	if (!img->format->snapshot_apply)
 		return unsupported(img, "has no internal snapshots", error);
 	if (!control_begin(img, &r, error))
 		return false;
-	return control_end(img, &r, img->format->snapshot_apply(img, index, error), error);
+	ok = tell_all_changes(img, error) && img->format->snapshot_apply(img, index, error);
+	return control_end(img, &r, ok, error);
 }
 
 bool image_snapshot_delete(struct image *img, unsigned index, GError **error)

@@ -28,6 +28,7 @@ struct report;
 struct check_result;
 struct check_options;
 struct snapshot;
+struct bitmap;
 struct image_progress;
 
 /* Domain of all errors of image/ and formats/. */
@@ -162,6 +163,23 @@ struct format {
 	bool (*snapshot_usage)(struct image *img, unsigned index, uint64_t *own, uint64_t *shared,
 			       GError **error);
 
+	/*
+	 * Dirty bitmaps [x]. list: a new GPtrArray of struct bitmap_info (free function set). load:
+	 * a copy of the bits; an inconsistent bitmap, or one that is not there, is refused. store:
+	 * bits NULL: only `enabled` changes. Names are unique; add refuses one that is there. Each
+	 * is complete, and durable after the next flush, or has changed nothing.
+	 */
+	GPtrArray *(*bitmap_list)(struct image *img, GError **error);
+	struct bitmap *(*bitmap_load)(struct image *img, const char *name, GError **error);
+	bool (*bitmap_add)(struct image *img, const char *name, unsigned granularity_bits,
+			   GError **error); /* enabled, all clear */
+	bool (*bitmap_remove)(struct image *img, const char *name, GError **error);
+	bool (*bitmap_store)(struct image *img, const char *name, const struct bitmap *bits,
+			     bool enabled, GError **error);
+	/* Before bytes [offset, offset+len) of the disk change [x]; called while
+	 * img->tracks_changes. Failing forbids the change. */
+	int (*will_change)(struct image *img, uint64_t offset, uint64_t len);
+
 	/* The "format-specific" part of info: emits one object's rows; no begin/end. */
 	bool (*describe)(struct image *img, struct report *r, GError **error);
 	/* The names inside the image that opening it would open, for info --references
@@ -180,5 +198,13 @@ struct snapshot {
 };
 struct snapshot *snapshot_new(void);
 void snapshot_free(struct snapshot *s);
+
+struct bitmap_info { /* a stored bitmap without its bits */
+	char *name;
+	unsigned granularity_bits;
+	bool enabled;	   /* follows what is written to the disk */
+	bool inconsistent; /* may have missed changes: can only be removed */
+};
+void bitmap_info_free(struct bitmap_info *b);
 
 #endif

@@ -91,6 +91,7 @@ struct image {
 	char *backing_name;    /* as recorded, any bytes but NUL; NULL: none */
 	char *backing_format;  /* as recorded; NULL: none */
 	bool encrypted, compressed, dirty, corrupt;
+	bool tracks_changes; /* the driver wants will_change: it keeps enabled bitmaps */
 
 	/* The core's: */
 	struct image_core *core; /* private to image/ */
@@ -214,6 +215,27 @@ bool image_snapshot_create(struct image *img, const char *name, GError **error);
 bool image_snapshot_apply(struct image *img, unsigned index, GError **error);
 bool image_snapshot_delete(struct image *img, unsigned index, GError **error);
 bool image_snapshot_rename(struct image *img, unsigned index, const char *name, GError **error);
+
+/*
+ * stored-bitmap.c: dirty bitmaps that are stored in the image. Sentences do not name the file. As
+ * the functions of control.c they wait until nothing else is under way, and flush.
+ */
+GPtrArray *image_bitmaps(struct image *img, GError **error); /* of struct bitmap_info */
+/* Enabled and clear. granularity: bytes, 0: the default for this image. */
+bool image_bitmap_add(struct image *img, const char *name, uint64_t granularity, GError **error);
+bool image_bitmap_remove(struct image *img, const char *name, GError **error);
+bool image_bitmap_clear(struct image *img, const char *name, GError **error);
+bool image_bitmap_enable(struct image *img, const char *name, bool enabled, GError **error);
+/* What is set in bitmap source_name of source (which may be img) is set in `name` too. */
+bool image_bitmap_merge(struct image *img, const char *name, struct image *source,
+			const char *source_name, GError **error);
+/*
+ * For convert --bitmaps: adds every bitmap of source to target, with its granularity, bits, and
+ * enabled or not. Inconsistent ones: refused before anything is done, or with skip_broken
+ * left out, each told to warn.
+ */
+bool image_bitmaps_copy(struct image *source, struct image *target, bool skip_broken,
+			void (*warn)(void *arg, const char *sentence), void *arg, GError **error);
 
 /* Control. */
 /* create.c. The new image may not be its own backing or data file. On failure nothing new is left

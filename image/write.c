@@ -49,6 +49,19 @@ static bool extra_sync_failed(const struct image *img)
 	return false;
 }
 
+/* Who tracks changes knows of them before they are made. */
+static int tell_change(struct image *img, uint64_t offset, uint64_t len)
+{
+	int ret;
+
+	if (!img->tracks_changes)
+		return 0;
+	co_rwlock_wrlock(&img->core->lock);
+	ret = img->format->will_change(img, offset, len);
+	co_rwlock_unlock(&img->core->lock);
+	return ret;
+}
+
 static int check_writable(const struct image *img, uint64_t offset, uint64_t len)
 {
 	if (!(img->flags & IMAGE_RDWR))
@@ -199,7 +212,9 @@ int image_writev(struct image *img, uint64_t offset, const struct iovec *iov, in
 	if (ret < 0 || total == 0)
 		return ret;
 	lock_clusters(img, &r, offset, total);
-	ret = write_locked(img, offset, iov, niov);
+	ret = tell_change(img, offset, total);
+	if (ret == 0)
+		ret = write_locked(img, offset, iov, niov);
 	range_unlock(&img->core->ranges, &r);
 	return through(img, ret);
 }
@@ -224,9 +239,12 @@ int image_write_coded(struct image *img, uint64_t offset, const void *coded, siz
 	if (!img->format->reserve || offset % grain || coded_len > grain)
 		return -ENOTSUP;
 	range_lock(&img->core->ranges, &r, offset, grain, true);
-	co_rwlock_wrlock(&img->core->lock);
-	ret = img->format->reserve(img, offset, grain, RESERVE_CODED, &c);
-	co_rwlock_unlock(&img->core->lock);
+	ret = tell_change(img, offset, grain);
+	if (ret == 0) {
+		co_rwlock_wrlock(&img->core->lock);
+		ret = img->format->reserve(img, offset, grain, RESERVE_CODED, &c);
+		co_rwlock_unlock(&img->core->lock);
+	}
 	if (ret == 0) {
 		/* A unit that was at this place before may still be known, decoded. */
 		codec_forget(c.file, c.host, grain);
@@ -320,6 +338,7 @@ int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool ma
 	if (ret < 0 || len == 0)
 		return ret;
 	lock_clusters(img, &r, offset, len);
+	ret = tell_change(img, offset, len);
 	while (ret == 0 && len > 0) {
 		uint64_t done = 0;
 
@@ -354,8 +373,10 @@ int image_discard(struct image *img, uint64_t offset, uint64_t len)
 	if (len == 0)
 		return 0;
 	lock_clusters(img, &r, offset, len);
-	ret = unmap(img, offset, len,
-		    img->backing_name || img->backing ? UNMAP_TO_ZERO : UNMAP_TO_HOLE);
+	ret = tell_change(img, offset, len);
+	if (ret == 0)
+		ret = unmap(img, offset, len,
+			    img->backing_name || img->backing ? UNMAP_TO_ZERO : UNMAP_TO_HOLE);
 	range_unlock(&img->core->ranges, &r);
 	/* Zeroes that would take space are not what is wanted of a discard. */
 	return ret == -EOPNOTSUPP ? 0 : through(img, ret);

@@ -19,6 +19,7 @@ bool tool_is_qemu;
 /* clang-format off: a line each, so that additions do not meet */
 const struct command *const tool_commands[] = {
 	&command_bench,
+	&command_bitmap,
 	&command_check,
 	&command_compare,
 	&command_completion,

@@ -113,6 +113,17 @@ const char *opt_nth(const struct args *args, int id, unsigned i)
 	return NULL;
 }
 
+int opt_at(const struct args *args, unsigned i, const char **value)
+{
+	const struct given *g;
+
+	if (i >= args->given->len)
+		return 0;
+	g = &g_array_index(args->given, struct given, i);
+	*value = g->value;
+	return g->id;
+}
+
 bool opt_given(const struct args *args, int id)
 {
 	for (guint k = 0; k < args->given->len; k++)

@@ -9,6 +9,12 @@
 /* Options without a short letter; the others are known by their letter. */
 enum opt_id {
 	OPT_OBJECT = 256,
+	OPT_ADD,
+	OPT_REMOVE,
+	OPT_CLEAR,
+	OPT_ENABLE,
+	OPT_DISABLE,
+	OPT_MERGE,
 	OPT_IMAGE_OPTS,
 	OPT_REFERENCES,
 	OPT_OUTPUT,
@@ -67,6 +73,9 @@ bool opt_given(const struct args *args, int id);
 const char *opt_value(const struct args *args, int id); /* the last one given, NULL: none */
 /* The i-th value of a repeated option, NULL after the last. */
 const char *opt_nth(const struct args *args, int id, unsigned i);
+/* The i-th option of the command line, for commands in which their order matters: its id, and its
+ * value (NULL: it takes none). 0 after the last. */
+int opt_at(const struct args *args, unsigned i, const char **value);
 
 /* Whole help of a command, at most 25 lines beside the options. Caller frees. */
 char *opt_help(const struct command *command, const char *program);

@@ -107,6 +107,7 @@ void tool_die_of_signal(void); /* returns when there was none */
 	}
 
 extern const struct command command_bench;
+extern const struct command command_bitmap;
 extern const struct command command_check;
 extern const struct command command_compare;
 extern const struct command command_completion;
