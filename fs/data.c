@@ -188,9 +188,15 @@ int data_seek(const struct window *w, uint64_t offset, int whence, uint64_t *fou
 
 /* ---- st_blocks ---- */
 
-#define COUNT_NS_MAX 4000000 /* a stat may take that long once */
-#define COUNT_PIECE  (UINT64_C(1) << 30)
-#define MEMO_MAX     65536
+/*
+ * What has few runs is counted exactly, however busy the machine is. Beyond that the rest is
+ * estimated once a stat took this long: to read every table of a fragmented terabyte takes
+ * seconds, and what looks at st_blocks (cp, tar, du) only wants to know whether there are holes.
+ */
+#define COUNT_RUNS_MIN 4096
+#define COUNT_NS_MAX   4000000
+#define COUNT_PIECE    (UINT64_C(1) << 30)
+#define MEMO_MAX       65536
 
 /* Node -> blocks, of all loops: so they agree, and one of them counts. */
 static GMutex memo_lock;
@@ -237,7 +243,7 @@ void data_clear(void)
 /* Bytes of data in the window; *hole: there is or may be one. */
 static uint64_t count_data(const struct window *w, bool *hole)
 {
-	uint64_t at = 0, data = 0, deadline = loop_now() + COUNT_NS_MAX;
+	uint64_t at = 0, data = 0, deadline = loop_now() + COUNT_NS_MAX, runs = 0;
 
 	*hole = false;
 	while (at < w->size) {
@@ -255,7 +261,7 @@ static uint64_t count_data(const struct window *w, bool *hole)
 		else
 			*hole = true;
 		at += run;
-		if (at < w->size && loop_now() > deadline) {
+		if (at < w->size && ++runs > COUNT_RUNS_MIN && loop_now() > deadline) {
 			double rest = (double)data / (double)at * (double)(w->size - at);
 
 			*hole = true;

@@ -262,22 +262,57 @@ static int read_blocks(struct posix_file *p, uint64_t offset, char *buf, size_t 
 	return ret;
 }
 
-static int read_bounced(struct posix_file *p, uint64_t offset, struct iov_walk *w, size_t len)
+/* Whole blocks, through a buffer, of which the bytes from `skip` on are n of the caller's. */
+struct window {
+	uint64_t start;
+	char *buf;
+	size_t size, skip, n;
+};
+
+static int read_window(struct posix_file *p, const struct window *v, struct iov_walk *w)
+{
+	int ret = read_blocks(p, v->start, v->buf, v->size, v->skip + v->n);
+
+	if (ret == 0)
+		iov_walk_copy_in(w, v->buf + v->skip, v->n);
+	return ret;
+}
+
+/* Of the blocks that are written in part only, the other part is read first. */
+static int write_window(struct posix_file *p, const struct window *v, struct iov_walk *w)
+{
+	size_t block = p->base.alignment;
+	struct iovec iov = {.iov_base = v->buf, .iov_len = v->size};
+	bool head = v->skip > 0, tail = v->skip + v->n < v->size;
+	size_t last = v->size - block;
+	int ret = 0;
+
+	if (head || (tail && last == 0))
+		ret = read_blocks(p, v->start, v->buf, block, block);
+	if (ret == 0 && tail && last > 0)
+		ret = read_blocks(p, v->start + last, v->buf + last, block, block);
+	if (ret < 0)
+		return ret;
+	iov_walk_copy_out(w, v->buf + v->skip, v->n);
+	return write_aligned(p, v->start, &iov, 1, v->size);
+}
+
+static int bounce(struct posix_file *p, uint64_t offset, struct iov_walk *w, size_t len,
+		  int (*move)(struct posix_file *p, const struct window *v, struct iov_walk *w))
 {
 	size_t size = bounce_size(p, offset, offset + len);
 	char *buf = bounce_new(p, size);
 	int ret = buf ? 0 : -ENOMEM;
 
 	while (ret == 0 && len > 0) {
-		uint64_t start = round_down(p, offset);
-		size_t window = (size_t)MIN(size, round_up(p, offset + len) - start);
-		size_t skip = (size_t)(offset - start), n = MIN(window - skip, len);
+		struct window v = {.start = round_down(p, offset), .buf = buf};
 
-		ret = read_blocks(p, start, buf, window, skip + n);
-		if (ret == 0)
-			iov_walk_copy_in(w, buf + skip, n);
-		offset += n;
-		len -= n;
+		v.size = (size_t)MIN(size, round_up(p, offset + len) - v.start);
+		v.skip = (size_t)(offset - v.start);
+		v.n = MIN(v.size - v.skip, len);
+		ret = move(p, &v, w);
+		offset += v.n;
+		len -= v.n;
 	}
 	free(buf);
 	return ret;
@@ -296,7 +331,7 @@ int direct_readv(struct posix_file *p, uint64_t offset, const struct iovec *iov,
 		return 0;
 	}
 	if (!all_aligned(p, offset, iov, niov))
-		return read_bounced(p, offset, &w, len);
+		return bounce(p, offset, &w, len, read_window);
 
 	int ret = read_aligned(p, offset, iov, niov, len, &got);
 	if (ret == 0 && got < len && posix_was_cut(p, offset + got))
@@ -305,44 +340,6 @@ int direct_readv(struct posix_file *p, uint64_t offset, const struct iovec *iov,
 		iov_walk_advance(&w, got);
 		iov_walk_zero(&w, len - got);
 	}
-	return ret;
-}
-
-/* Writes bytes that fill `window` at `start` but for its ends. */
-static int modify_window(struct posix_file *p, uint64_t start, char *buf, size_t window,
-			 struct iov_walk *w, size_t skip, size_t n)
-{
-	size_t block = p->base.alignment;
-	struct iovec iov = {.iov_base = buf, .iov_len = window};
-	bool head = skip > 0, tail = skip + n < window;
-	int ret = 0;
-
-	if (head || (tail && window == block))
-		ret = read_blocks(p, start, buf, block, block);
-	if (ret == 0 && tail && window > block)
-		ret = read_blocks(p, start + window - block, buf + window - block, block, block);
-	if (ret < 0)
-		return ret;
-	iov_walk_copy_out(w, buf + skip, n);
-	return write_aligned(p, start, &iov, 1, window);
-}
-
-static int write_bounced(struct posix_file *p, uint64_t offset, struct iov_walk *w, size_t len)
-{
-	size_t size = bounce_size(p, offset, offset + len);
-	char *buf = bounce_new(p, size);
-	int ret = buf ? 0 : -ENOMEM;
-
-	while (ret == 0 && len > 0) {
-		uint64_t start = round_down(p, offset);
-		size_t window = (size_t)MIN(size, round_up(p, offset + len) - start);
-		size_t skip = (size_t)(offset - start), n = MIN(window - skip, len);
-
-		ret = modify_window(p, start, buf, window, w, skip, n);
-		offset += n;
-		len -= n;
-	}
-	free(buf);
 	return ret;
 }
 
@@ -383,7 +380,7 @@ int direct_writev(struct posix_file *p, uint64_t offset, const struct iovec *iov
 	if (all_aligned(p, offset, iov, niov))
 		ret = write_aligned(p, offset, iov, niov, len);
 	else
-		ret = write_bounced(p, offset, &w, len);
+		ret = bounce(p, offset, &w, len, write_window);
 	/* Also after a failure, which may have come after a part was written. */
 	if (overshoots(p, end)) {
 		int cut = posix_set_size(p, MAX(p->base.size, ret == 0 ? end : 0));

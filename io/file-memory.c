@@ -37,25 +37,52 @@ static uint8_t *make_block(struct memory_file *m, uint64_t number)
 	return block;
 }
 
-static int memory_readv(struct file *f, uint64_t offset, const struct iovec *iov, int niov,
-			size_t len)
+typedef void move_fn(struct memory_file *m, uint64_t number, size_t at, struct iov_walk *w,
+		     size_t size);
+
+static void read_part(struct memory_file *m, uint64_t number, size_t at, struct iov_walk *w,
+		      size_t size)
 {
-	struct memory_file *m = (struct memory_file *)f;
+	const uint8_t *block = find_block(m, number);
+
+	if (block)
+		iov_walk_copy_in(w, block + at, size);
+	else
+		iov_walk_zero(w, size);
+}
+
+static void write_part(struct memory_file *m, uint64_t number, size_t at, struct iov_walk *w,
+		       size_t size)
+{
+	iov_walk_copy_out(w, make_block(m, number) + at, size);
+}
+
+static int each_block(struct file *f, uint64_t offset, const struct iovec *iov, int niov,
+		      size_t len, move_fn *move)
+{
 	struct iov_walk w;
 
 	iov_walk_init(&w, iov, niov);
 	while (len > 0) {
 		size_t at = offset % BLOCK, size = MIN(len, BLOCK - at);
-		const uint8_t *block = find_block(m, offset / BLOCK);
 
-		if (block)
-			iov_walk_copy_in(&w, block + at, size);
-		else
-			iov_walk_zero(&w, size);
+		move((struct memory_file *)f, offset / BLOCK, at, &w, size);
 		offset += size;
 		len -= size;
 	}
 	return 0;
+}
+
+static int memory_readv(struct file *f, uint64_t offset, const struct iovec *iov, int niov,
+			size_t len)
+{
+	return each_block(f, offset, iov, niov, len, read_part);
+}
+
+static int memory_writev(struct file *f, uint64_t offset, const struct iovec *iov, int niov,
+			 size_t len)
+{
+	return each_block(f, offset, iov, niov, len, write_part);
 }
 
 static size_t memory_read_nowait(struct file *f, uint64_t offset, void *buf, size_t len)
@@ -63,23 +90,6 @@ static size_t memory_read_nowait(struct file *f, uint64_t offset, void *buf, siz
 	struct iovec iov = {.iov_base = buf, .iov_len = len};
 
 	return memory_readv(f, offset, &iov, 1, len) == 0 ? len : 0;
-}
-
-static int memory_writev(struct file *f, uint64_t offset, const struct iovec *iov, int niov,
-			 size_t len)
-{
-	struct memory_file *m = (struct memory_file *)f;
-	struct iov_walk w;
-
-	iov_walk_init(&w, iov, niov);
-	while (len > 0) {
-		size_t at = offset % BLOCK, size = MIN(len, BLOCK - at);
-
-		iov_walk_copy_out(&w, make_block(m, offset / BLOCK) + at, size);
-		offset += size;
-		len -= size;
-	}
-	return 0;
 }
 
 static int memory_flush(struct file *f)
