@@ -157,6 +157,8 @@ int qcow2_reserve(struct image *img, uint64_t offset, uint64_t len, unsigned fla
 	set_range(q, &p, offset, len, claim);
 	claim->file = q->data;
 	claim->fill = p.way != WAY_IN_PLACE;
+	claim->fresh = !q->external && (p.way == WAY_NEW || p.way == WAY_NEW_PART) &&
+		       p.host >= MAX(file_size(img->file), q->writer->touched);
 	claim->word[0] = p.way;
 	claim->word[1] = p.host;
 	return 0;

@@ -58,7 +58,8 @@ struct claim {
 	struct file *file;   /* where the data goes: file[host .. host+len) */
 	uint64_t host;
 	uint32_t coded_len; /* set before a compressed write is reserved: bytes at host */
-	bool fill; /* the core must fill the rest of the unit from what was readable before */
+	bool fresh; /* nothing was ever written at host: it reads as zeroes */
+	bool fill;  /* the core must fill the rest of the unit from what was readable before */
 	uint64_t word[4]; /* the driver's own */
 };
 enum reserve_flags {

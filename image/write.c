@@ -90,21 +90,40 @@ static int fill_part(struct image *img, uint64_t from, uint64_t to, struct iovec
 	return inside ? read_unlocked(img, from, &read, 1, NULL) : 0;
 }
 
-/* One write of the whole unit: head, data, tail. */
+/* Is there nothing to fill in: does [from, to) read as zeroes, without a look at any data? */
+static bool is_blank(struct image *img, uint64_t from, uint64_t to)
+{
+	to = MIN(to, img->size);
+	while (from < to) {
+		struct extent e;
+
+		if (image_map(img, from, to - from, NULL, &e) < 0 || !extent_is_zero(&e))
+			return false;
+		from += e.len;
+	}
+	return true;
+}
+
+/* One write of the whole unit: head, data, tail. Zeroes that are there already are not written. */
 static int write_filled(struct image *img, const struct claim *c, uint64_t offset,
 			const struct iovec *iov, int niov, size_t len)
 {
 	struct iovec *all = g_new(struct iovec, niov + 2);
 	struct iovec tail = {0};
+	uint64_t start = c->start, end = c->start + c->len;
 	int ret;
 
-	ret = fill_part(img, c->start, offset, &all[0]);
+	if (c->fresh && is_blank(img, start, offset))
+		start = offset;
+	if (c->fresh && is_blank(img, offset + len, end))
+		end = offset + len;
+	ret = fill_part(img, start, offset, &all[0]);
 	if (ret == 0)
-		ret = fill_part(img, offset + len, c->start + c->len, &tail);
+		ret = fill_part(img, offset + len, end, &tail);
 	if (ret == 0) {
 		memcpy(all + 1, iov, niov * sizeof(*iov));
 		all[niov + 1] = tail;
-		ret = file_writev(c->file, c->host, all, niov + 2);
+		ret = file_writev(c->file, c->host + (start - c->start), all, niov + 2);
 	}
 	free(all[0].iov_base);
 	free(tail.iov_base);
