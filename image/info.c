@@ -5,7 +5,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "image/image.h"
+#include "image/core.h"
 
 /* Snapshot times are shown in local time, as qemu-img does. */
 static char *format_date(int64_t seconds)
@@ -214,4 +214,78 @@ bool image_info_text(struct image *img, GString *out, size_t limit, GError **err
 		report_free(r);
 	}
 	return ok;
+}
+
+/* ---- references ------------------------------------------------------------------------------ */
+
+typedef void reference_fn(void *arg, const char *kind, const char *name, const char *format,
+			  const char *path);
+
+static void each_reference(struct image *img, reference_fn *fn, void *arg)
+{
+	g_auto(GStrv) files = img->format->references ? img->format->references(img) : NULL;
+	const char *rest;
+
+	for (unsigned i = 0; files && files[i]; i++) {
+		g_autofree char *path = filename_classify(files[i], &rest) == FILENAME_PATH
+						? filename_beside(img->filename, rest)
+						: NULL;
+
+		fn(arg, "data-file", files[i], "raw", path);
+	}
+	if (img->backing_name) {
+		g_autofree char *path = filename_classify(img->backing_name, &rest) == FILENAME_PATH
+						? filename_beside(img->filename, rest)
+						: NULL;
+
+		fn(arg, "backing-file", img->backing_name, img->backing_format, path);
+	}
+}
+
+static void reference_json(void *arg, const char *kind, const char *name, const char *format,
+			   const char *path)
+{
+	struct report *r = arg;
+
+	report_begin_object(r, NULL);
+	report_string(r, "kind", kind);
+	report_string(r, "name", name);
+	if (format)
+		report_string(r, "format", format);
+	if (path)
+		report_string(r, "path", path);
+	report_end_object(r);
+}
+
+void image_references_json(struct image *img, struct report *r)
+{
+	report_begin_object(r, NULL);
+	report_string(r, "filename", img->filename);
+	report_string(r, "format", img->format->name);
+	report_begin_array(r, "references");
+	each_reference(img, reference_json, r);
+	report_end_array(r);
+	report_end_object(r);
+}
+
+static void reference_text(void *arg, const char *kind, const char *name, const char *format,
+			   const char *path)
+{
+	GString *out = arg;
+	g_autofree char *shown = report_escape(name, -1), *format_shown = NULL;
+
+	format_shown = report_escape(format ? format : "not recorded", -1);
+	g_string_append_printf(out, "%s: %s (format: %s", kind, shown, format_shown);
+	if (path && strcmp(path, name) != 0) {
+		g_autofree char *path_shown = report_escape(path, -1);
+
+		g_string_append_printf(out, ", path: %s", path_shown);
+	}
+	g_string_append(out, path ? ")\n" : ", not a path)\n");
+}
+
+void image_references_text(struct image *img, GString *out)
+{
+	append_field(out, "image", img->filename);
+	each_reference(img, reference_text, out);
 }

@@ -29,6 +29,13 @@ bool image_info_json(struct image *img, struct report *r, GError **error);
 bool image_info_text(struct image *img, GString *out, size_t limit, GError **error);
 #define INFO_SNAPSHOT_LIMIT (1u << 20)
 
+/*
+ * The files that opening this layer would open beside its own, as the image names them: nothing is
+ * opened, and what these files name in their turn is not known. Text has one line a file.
+ */
+void image_references_json(struct image *img, struct report *r);
+void image_references_text(struct image *img, GString *out);
+
 /* The table of `snapshot -l` with its heading; list is of struct snapshot. */
 void snapshot_table_text(GPtrArray *list, GString *out, size_t limit);
 

@@ -11,13 +11,15 @@ static const struct opt options[] = {
 	OPT_FORMAT_OUTPUT,
 	{OPT_BACKING_CHAIN, "backing-chain", NULL, "also every backing file, top first"},
 	{OPT_ALL, "all", NULL, "do not cut a very long snapshot list"},
+	{OPT_LIST_REFERENCES, "references", NULL,
+	 "only the files that the image names, of which none is opened"},
 	OPTS_OPEN,
 	{0},
 };
 
 struct info {
 	struct args *args;
-	bool json, chain;
+	bool json, chain, references;
 	size_t limit;
 	GString *out;	       /* text */
 	struct report *report; /* JSON */
@@ -27,9 +29,15 @@ struct info {
 static bool emit(struct info *info, struct image *img)
 {
 	GError *error = NULL;
-	bool ok;
+	bool ok = true;
 
-	if (info->json) {
+	if (info->references && info->json) {
+		image_references_json(img, info->report);
+	} else if (info->references) {
+		g_string_truncate(info->out, 0);
+		image_references_text(img, info->out);
+		fwrite(info->out->str, 1, info->out->len, stdout);
+	} else if (info->json) {
 		ok = image_info_json(img, info->report, &error);
 	} else {
 		g_string_truncate(info->out, 0);
@@ -96,7 +104,9 @@ static bool each_layer(struct info *info, struct image *img)
 
 static int run(struct args *args)
 {
-	struct info info = {.args = args, .chain = opt_given(args, OPT_BACKING_CHAIN)};
+	struct info info = {.args = args,
+			    .chain = opt_given(args, OPT_BACKING_CHAIN),
+			    .references = opt_given(args, OPT_LIST_REFERENCES)};
 	g_autoptr(GString) out = g_string_new(NULL);
 	struct image *img;
 	bool ok;
@@ -138,5 +148,5 @@ const struct command command_info = {
 	.operands = "FILE",
 	.summary = "Tell what an image is: format, sizes, backing file, snapshots",
 	.examples = {"info disk.qcow2", "info --output=json disk.qcow2",
-		     "info --backing-chain -U overlay.qcow2"},
+		     "info --references --output=json upload.qcow2"},
 };

@@ -21,3 +21,26 @@ same_bytes elsewhere/secret.raw o.raw
 expect_status 2 imgtool compare in/top.qcow2 o.raw
 expect_status 1 imgtool map in/top.qcow2
 imgtool info in/top.qcow2 >info.txt
+
+# info --references names them, and opens none.
+imgtool info --references in/top.qcow2 >out
+expect_output out "image: in/top.qcow2" "backing-file: $PWD/elsewhere/secret.raw (format: raw)"
+qemu-img create -q -f qcow2 -o data_file=d.raw in/data.qcow2 1M
+(cd in && qemu-img create -q -f qcow2 -b data.qcow2 -F qcow2 mid.qcow2)
+imgtool info --references in/data.qcow2 >out
+expect_output out "data-file: d.raw (format: raw, path: in/d.raw)"
+imgtool info --references --output=json in/mid.qcow2 >out.json
+json() { python3 -c "import json; d = json.load(open('out.json')); assert $1, d"; }
+json 'd["references"] == [{"kind": "backing-file", "name": "data.qcow2", "format": "qcow2", "path": "in/data.qcow2"}]'
+imgtool info --references --output=json --backing-chain in/mid.qcow2 >out.json
+json '[len(x["references"]) for x in d] == [1, 1]'
+rm in/mid.qcow2
+for name in nosuch.raw "json:{\"driver\":\"raw\"}" nbd:localhost:1 "$PWD/fifo"; do
+	mkfifo fifo
+	qemu-img create -q -f qcow2 -u -b "$name" -F raw in/odd.qcow2 1M
+	timeout 10 imgtool info --references --output=json in/odd.qcow2 >out.json || fail "$name: status $?"
+	json 'len(d["references"]) == 1 and ("path" in d["references"][0]) == (d["references"][0]["name"][:2] not in ("js", "nb"))'
+	rm fifo
+done
+imgtool info --references --output=json elsewhere/secret.raw >out.json
+json 'd["references"] == []'
