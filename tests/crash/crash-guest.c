@@ -59,6 +59,9 @@ static const struct kind kinds[] = {
 	 "qemu-img create -q -f raw base.raw 512k; qemu-io -f raw -c 'write -q -P 9 0 512k' "
 	 "base.raw; "
 	 "qemu-img convert -q -c -O qcow2 -o cluster_size=4k base.raw disk.qcow2; rm base.raw"},
+	{"qcow2 bitmap", "disk.qcow2",
+	 "qemu-img create -q -f qcow2 -o cluster_size=1k disk.qcow2 512k; " WRITTEN
+	 "qemu-img bitmap --add -g 4k disk.qcow2 b; qemu-img bitmap --add -g 64k disk.qcow2 c"},
 	{"qcow2 data file", "disk.qcow2",
 	 .options = "cluster_size=4k,data_file=disk.data,data_file_raw=off"},
 	{"qcow2 raw data file", "disk.qcow2",
@@ -158,11 +161,28 @@ static bool same(const struct disk *a, const char *name, const char *snapshot, c
 	return ok;
 }
 
+/* They are in use as soon as something is written, and true again once the image is closed. */
+static bool bitmaps_true(struct cutting *c, const struct cut *cut, const struct disk *d,
+			 GError **error)
+{
+	bool closed = cut->position == record_log_length(cut->log);
+	unsigned trusted;
+
+	if (!judge_bitmaps(c->kind->file, guest_before(c->guest), d, &trusted, error))
+		return false;
+	if (!closed || trusted == 2 || !strstr(c->kind->name, "bitmap"))
+		return true;
+	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
+		    "%u bitmaps can be trusted after the image was closed", trusted);
+	return false;
+}
+
 static bool judge_qcow2(struct cutting *c, const struct cut *cut, struct disk *d, GError **error)
 {
 	const char *name = c->kind->file;
 
-	if (!judge_check(name, error) || (cut->ask_qemu && !judge_by_qemu(name, error)))
+	if (!judge_check(name, error) || (cut->ask_qemu && !judge_by_qemu(name, error)) ||
+	    !bitmaps_true(c, cut, d, error))
 		return false;
 	/* Either it is repaired, or nobody notices and the guest goes on, or both. */
 	if (cut->number % 3 != 1 &&
@@ -170,7 +190,7 @@ static bool judge_qcow2(struct cutting *c, const struct cut *cut, struct disk *d
 		return false;
 	if (cut->number % 3 != 0 &&
 	    (!guest_goes_on(name, cut->seed + 1, d, error) || !judge_check(name, error) ||
-	     !same(d, name, NULL, "after more writes", error)))
+	     !same(d, name, NULL, "after more writes", error) || !bitmaps_true(c, cut, d, error)))
 		return false;
 	return !c->kind->snapshot || same(&c->snapshot, name, "s", "at the end", error);
 }

@@ -75,6 +75,10 @@ char **disk_snapshots(const char *name, GError **error);
 bool judge_check(const char *name, GError **error);
 /* check -r all leaves nothing to be found. */
 bool judge_repair(const char *name, GError **error);
+/* Every enabled bitmap that is not in use tells all that changed since `before`; *trusted: how many
+ * of these there are. */
+bool judge_bitmaps(const char *name, const struct disk *before, const struct disk *now,
+		   unsigned *trusted, GError **error);
 /* The same by qemu-img, of a copy. */
 bool judge_by_qemu(const char *name, GError **error);
 

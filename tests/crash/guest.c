@@ -41,6 +41,11 @@ struct guest *guest_new(struct disk *before)
 	return g;
 }
 
+const struct disk *guest_before(const struct guest *g)
+{
+	return &g->before;
+}
+
 void guest_free(struct guest *g)
 {
 	disk_clear(&g->before);

@@ -13,6 +13,7 @@ struct guest;
 
 /* The disk as it is before the first operation; takes over the bytes. */
 struct guest *guest_new(struct disk *before);
+const struct disk *guest_before(const struct guest *g);
 void guest_free(struct guest *g);
 
 struct guest_work {
