@@ -18,6 +18,7 @@ struct kind {
 	const char *prepare; /* by the shell; NULL: plain 512 KiB with these options */
 	const char *options; /* of qemu-img create */
 	bool snapshot;	     /* has one of the name "s" */
+	bool coded;	     /* compressed clusters are written too */
 };
 
 #define BASE                                                                                       \
@@ -59,6 +60,19 @@ static const struct kind kinds[] = {
 	 "qemu-img create -q -f raw base.raw 512k; qemu-io -f raw -c 'write -q -P 9 0 512k' "
 	 "base.raw; "
 	 "qemu-img convert -q -c -O qcow2 -o cluster_size=4k base.raw disk.qcow2; rm base.raw"},
+	{"qcow2 coded 4k", "disk.qcow2", .options = "cluster_size=4k", .coded = true},
+	{"qcow2 coded 64k", "disk.qcow2", .options = "cluster_size=64k", .coded = true},
+	{"qcow2 coded 512 refcount 2", "disk.qcow2", .options = "cluster_size=512,refcount_bits=2",
+	 .coded = true},
+	{"qcow2 coded extended", "disk.qcow2", .options = "cluster_size=16k,extended_l2=on",
+	 .coded = true},
+	{"qcow2 coded snapshot", "disk.qcow2",
+	 "qemu-img create -q -f raw base.raw 512k; qemu-io -f raw -c 'write -q -P 9 0 512k' "
+	 "base.raw; qemu-img convert -q -c -O qcow2 -o cluster_size=4k base.raw disk.qcow2; "
+	 "rm base.raw; qemu-img snapshot -c s disk.qcow2",
+	 .snapshot = true, .coded = true},
+	{"qcow2 coded lazy", "disk.qcow2", .options = "cluster_size=4k,lazy_refcounts=on",
+	 .coded = true},
 	{"qcow2 bitmap", "disk.qcow2",
 	 "qemu-img create -q -f qcow2 -o cluster_size=1k disk.qcow2 512k; " WRITTEN
 	 "qemu-img bitmap --add -g 4k disk.qcow2 b; qemu-img bitmap --add -g 64k disk.qcow2 c"},
@@ -116,7 +130,8 @@ static int work(void *arg)
 				.concurrent = c->seed % 2 ? 4 : 1,
 				.max_len = 40000,
 				.discards = true,
-				.zeroes = true};
+				.zeroes = true,
+				.coded = c->kind->coded};
 	GError *error = NULL;
 	struct image *img = image_open(c->kind->file, &o, &error);
 	int ret;

@@ -12,7 +12,7 @@
 
 /* Something that changes bytes: what they are after it. */
 struct op {
-	enum { OP_WRITE, OP_ZERO, OP_UNMAP, OP_DISCARD, OP_FLUSH } kind;
+	enum { OP_WRITE, OP_ZERO, OP_UNMAP, OP_DISCARD, OP_CODED, OP_FLUSH } kind;
 	uint64_t offset, len;
 	uint8_t *data;
 	size_t begun;	/* cuts before this position know nothing of it */
@@ -104,6 +104,14 @@ static int flush(struct job *job)
 	return ret;
 }
 
+static int write_coded(struct job *job)
+{
+	g_autofree void *coded = g_malloc(job->op->len);
+	int64_t len = codec_deflate.encode(job->op->data, job->op->len, coded, job->op->len, 0);
+
+	return len < 0 ? (int)len : image_write_coded(job->img, job->op->offset, coded, len);
+}
+
 static int job_run(void *arg)
 {
 	struct job *job = arg;
@@ -122,6 +130,9 @@ static int job_run(void *arg)
 	case OP_DISCARD:
 		ret = image_discard(job->img, op->offset, op->len);
 		break;
+	case OP_CODED:
+		ret = write_coded(job);
+		break;
 	default:
 		return flush(job);
 	}
@@ -138,7 +149,16 @@ static bool overlaps(const struct job *jobs, unsigned n, const struct op *op)
 	return false;
 }
 
-static struct op *choose(struct guest *g, const struct guest_work *w, uint64_t *state)
+/* A whole cluster, of which the last one may have less of the disk. */
+static void make_coded(struct op *op, uint32_t cluster)
+{
+	op->kind = OP_CODED;
+	op->offset -= op->offset % cluster;
+	op->len = cluster;
+}
+
+static struct op *choose(struct guest *g, const struct guest_work *w, uint32_t cluster,
+			 uint64_t *state)
 {
 	struct op *op = g_new0(struct op, 1);
 	unsigned kind = next_random(state) % 16;
@@ -163,8 +183,10 @@ static struct op *choose(struct guest *g, const struct guest_work *w, uint64_t *
 	if (next_random(state) % 2)
 		op->offset /= 4;
 	op->offset -= op->offset % unit;
+	if (kind >= 12 && w->coded)
+		make_coded(op, cluster);
 	op->data = g_malloc0(op->len);
-	if (op->kind == OP_WRITE)
+	if (op->kind == OP_WRITE || op->kind == OP_CODED)
 		fill(op, g->ops->len);
 	return op;
 }
@@ -191,7 +213,7 @@ static int batch(struct guest *g, struct image *img, const struct record_log *lo
 
 	co_group_init(&group, n);
 	while (made < n) {
-		struct op *op = choose(g, w, state);
+		struct op *op = choose(g, w, img->cluster_size, state);
 
 		if (op->kind != OP_FLUSH && overlaps(jobs, made, op)) {
 			op_free(op);
