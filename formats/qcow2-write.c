@@ -61,6 +61,7 @@ static bool continues(const struct plan *p, uint64_t cluster, enum way way, uint
 static int make_plan(struct image *img, struct plan *p, uint64_t wanted)
 {
 	const struct qcow2 *q = qcow2_of(img);
+	uint64_t end = MAX(file_size(img->file), q->writer->touched);
 
 	wanted = MIN(wanted, qcow2_l2_end(q, p->first) - 1);
 	for (uint64_t i = p->first; i <= wanted; i++) {
@@ -73,6 +74,16 @@ static int make_plan(struct image *img, struct plan *p, uint64_t wanted)
 			return i == p->first ? ret : 0;
 		way = choose(q, entry, &c);
 		host = q->external ? i << q->cluster_bits : c.host;
+		/* Kept space is in the file. To write to it elsewhere would make the file as long
+		 * as a damaged entry says, and turn other clusters' errors into zeroes. */
+		if (!q->external && way == WAY_KEPT && host >= end) {
+			if (i > p->first)
+				break;
+			return qcow2_mark_corrupt(img, i << q->cluster_bits,
+						  "the space kept at 0x%" PRIx64
+						  " lies past the end of the file",
+						  host);
+		}
 		if (i == p->first) {
 			p->way = way;
 			p->host = host;

@@ -289,9 +289,11 @@ static void change(struct fuzz *z, struct file *f)
 	/* Check does not decode: a compressed cluster may be garbage. */
 	if (read_model(z) < 0)
 		g_clear_pointer(&z->model, g_free);
-	for (unsigned i = 0; i < STEPS; i++)
+	for (unsigned i = 0; i < STEPS; i++) {
 		if (!step(z) && z->sound && !z->faulty && below(z, 2))
 			break; /* refused: too small for a table, or not there */
+		trace("    the file has %" PRIu64 " bytes\n", file_size(f));
+	}
 	compare(z, z->img);
 	image_unref(z->img);
 }

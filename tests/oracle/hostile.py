@@ -239,6 +239,9 @@ def table_cases():
     for name, value in (("bit-50", 1 << 50), ("bit-55", 1 << 55), ("past-end", 0x10000000)):
         p = poked(">Q", L2 + 16, value | COPIED)
         yield Case(f"Q13-l2-{name}", "eio", p, p.flat, [2])
+    # Found by fuzzing: written to, it made the file 32 TiB long.
+    p = poked(">Q", L2 + 8 * 9, 1 << 45 | qcow2.ZERO | COPIED)
+    yield Case("Q13-l2-zero-kept-past-end", "ok", p, p.flat, check={2})
     p = poked(">Q", L2 + 8 * 9, DATA)
     p.flat[9 * C:10 * C] = p.flat[:C]
     yield Case("Q14-two-users-counted-once", "ok", p, p.flat, check={2})
