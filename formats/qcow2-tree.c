@@ -333,7 +333,7 @@ static int set_flags(struct flags *f, uint64_t l1_offset, uint64_t n, bool with_
 	for (uint64_t i = 0; ret == 0 && i < n; i++) {
 		ret = flag_l1_entry(f, l1_offset + i * 8, with_l1);
 		/* At any point the flags that are set go by counts or by references. */
-		if (ret == 0 && cache_wants_flush(f->img->cache)) {
+		if (ret == 0 && cache_wants_flush(f->img->cache, f->img->file)) {
 			qcow2_counts_put(&f->counts);
 			f->counts.n = 0;
 			ret = qcow2_flush(f->img);

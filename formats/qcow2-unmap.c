@@ -65,7 +65,7 @@ static int unmap_cluster(const struct unmap *u, uint64_t l2_offset, uint64_t clu
 static int unmap_table(const struct unmap *u, uint64_t first, uint64_t end)
 {
 	uint64_t l2_offset;
-	int ret = cache_wants_flush(u->img->cache) ? qcow2_flush(u->img) : 0;
+	int ret = cache_wants_flush(u->img->cache, u->img->file) ? qcow2_flush(u->img) : 0;
 
 	if (ret == 0)
 		ret = qcow2_l2_find(u->img, first, false, &l2_offset);

@@ -143,7 +143,7 @@ int qcow2_reserve(struct image *img, uint64_t offset, uint64_t len, unsigned fla
 	uint64_t size;
 	int ret = qcow2_begin(img);
 
-	if (ret == 0 && cache_wants_flush(img->cache))
+	if (ret == 0 && cache_wants_flush(img->cache, img->file))
 		ret = qcow2_flush(img);
 	if (ret < 0)
 		return ret;

@@ -56,9 +56,16 @@ bool cache_has_dirty(const struct cache *c, const struct file *f, unsigned phase
 	return false;
 }
 
-bool cache_wants_flush(const struct cache *c)
+bool cache_wants_flush(const struct cache *c, const struct file *f)
 {
-	return c->nb_dirty >= c->limit / 2;
+	size_t n = 0;
+
+	if (c->nb_dirty < c->limit / 2)
+		return false;
+	/* Flushing a file that has next to none of them would not help, and cost syncs. */
+	for (const struct cache_block *b = c->dirty.oldest; b; b = b->newer)
+		n += b->file == f;
+	return n >= c->limit / 4;
 }
 
 /* ---- writing back ---------------------------------------------------------------------------- */

@@ -49,7 +49,7 @@ int cache_read(struct cache *c, struct file *f, uint64_t offset, void *buf, size
  * cache_dirty: the caller, who has the block pinned, has changed data[0 .. len) inside of it,
  * without a yield since cache_get or with a lock that keeps cache_write_phase away. A sector that
  * is dirty already keeps the lower phase. Dirty blocks are not given up, so they may exceed the
- * limit: cache_wants_flush says when a driver should flush before it goes on.
+ * limit: cache_wants_flush says when a driver should flush its file before it goes on.
  */
 #define CACHE_PHASES 4
 void cache_dirty(struct cache_block *block, const void *data, size_t len, unsigned phase);
@@ -62,7 +62,7 @@ int cache_write(struct cache *c, struct file *f, uint64_t offset, const void *bu
  */
 int cache_write_phase(struct cache *c, struct file *f, unsigned phase);
 bool cache_has_dirty(const struct cache *c, const struct file *f, unsigned phase);
-bool cache_wants_flush(const struct cache *c);
+bool cache_wants_flush(const struct cache *c, const struct file *f);
 /* Forgets a range with its changes: clusters that are free or that will be written around it. */
 void cache_drop_range(struct cache *c, struct file *f, uint64_t offset, uint64_t len);
 

@@ -63,9 +63,7 @@ struct claim {
 	uint64_t word[4]; /* the driver's own */
 };
 enum reserve_flags {
-	RESERVE_ZERO =
-		1 << 0, /* the range becomes zero without data (claim.len may have no host) */
-	RESERVE_CODED = 1 << 1, /* coded_len bytes will be written */
+	RESERVE_CODED = 1 << 0, /* coded_len bytes will be written */
 };
 struct image_measure { /* bytes of a file */
 	uint64_t required, fully_allocated;

@@ -94,7 +94,8 @@ static int worker(void *arg)
 		while (b->flushing)
 			co_queue_wait(&b->flushed);
 		if (b->begun < b->count)
-			ret = request(b, buf);
+			/* A writer that is stopped leaves the image whole. */
+			ret = tool_interrupted() ? -EINTR : request(b, buf);
 	}
 	/* Nobody waits for a flush that will not come. */
 	if (ret < 0) {

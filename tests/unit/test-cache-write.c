@@ -146,13 +146,13 @@ static int co_never_lost(void *arg)
 	cache_get_stats(x.c, &s);
 	for (uint64_t i = 0; i < 300; i++)
 		put(&x, i * CACHE_BLOCK, 1 + i % 200, 1, 0);
-	assert_true(cache_wants_flush(x.c));
+	assert_true(cache_wants_flush(x.c, x.f));
 	for (uint64_t i = 300; i < 1000; i++)
 		in_cache(&x, i * CACHE_BLOCK);
 	for (uint64_t i = 0; i < 300; i++)
 		assert_int_equal(in_cache(&x, i * CACHE_BLOCK), 1 + i % 200);
 	assert_int_equal(cache_write_phase(x.c, x.f, 0), 0);
-	assert_false(cache_wants_flush(x.c));
+	assert_false(cache_wants_flush(x.c, x.f));
 	for (uint64_t i = 0; i < 300; i++)
 		assert_int_equal(in_file(&x, i * CACHE_BLOCK), 1 + i % 200);
 	cache_get_stats(x.c, &s);

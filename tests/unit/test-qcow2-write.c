@@ -332,6 +332,44 @@ static int co_table_without_count(void *arg)
 	return 0;
 }
 
+/* A guest's cluster that is a refcount block at the same time: no write may reach it. */
+static int co_data_on_a_table(void *arg)
+{
+	struct fixture x = begin("4096", "16");
+	uint8_t before[4096], after[4096];
+	uint64_t l2, block;
+	be64_t entry;
+
+	assert_int_equal(fill_write(&x, 0, 1, 4096), 0);
+	assert_int_equal(image_flush(x.img), 0);
+	assert_int_equal(qcow2_l2_find(x.img, 0, false, &l2), 0);
+	assert_int_equal(file_read(x.memory, x.q->header.reftable_offset, &entry, 8), 0);
+	block = be64_get(entry);
+	image_unref(x.img);
+	entry = be64_make(block | QCOW2_COPIED);
+	assert_int_equal(file_write(x.memory, l2, &entry, 8), 0);
+	assert_int_equal(file_read(x.memory, block, before, 4096), 0);
+
+	/* As the first change, and when in place writes are allowed already. */
+	for (int first = 1; first >= 0; first--) {
+		uint8_t bits = 0;
+
+		assert_int_equal(file_write(x.memory, 79, &bits, 1), 0);
+		x.img = open_on(x.f, IMAGE_RDWR);
+		if (!first)
+			assert_int_equal(qcow2_begin(x.img), 0);
+		assert_int_equal(fill_write(&x, 10, 2, 100), -EIO);
+		assert_int_equal(file_read(x.memory, 79, &bits, 1), 0);
+		assert_int_equal(bits & 2, 2);
+		image_unref(x.img);
+		assert_int_equal(file_read(x.memory, block, after, 4096), 0);
+		assert_memory_equal(before, after, 4096);
+	}
+	x.img = NULL;
+	end(&x);
+	return 0;
+}
+
 /* ---- any one failure
  * -----------------------------------------------------------------------------
  */
@@ -459,6 +497,7 @@ TEST(syncs)
 TEST(failed_sync)
 TEST(lazy)
 TEST(table_without_count)
+TEST(data_on_a_table)
 TEST(any_write)
 TEST(any_read)
 TEST(any_sync)
@@ -466,11 +505,17 @@ TEST(any_sync)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_entries),	  cmocka_unit_test(test_widths),
-		cmocka_unit_test(test_growth),	  cmocka_unit_test(test_frees_wait),
-		cmocka_unit_test(test_syncs),	  cmocka_unit_test(test_failed_sync),
-		cmocka_unit_test(test_lazy),	  cmocka_unit_test(test_table_without_count),
-		cmocka_unit_test(test_any_write), cmocka_unit_test(test_any_read),
+		cmocka_unit_test(test_entries),
+		cmocka_unit_test(test_widths),
+		cmocka_unit_test(test_growth),
+		cmocka_unit_test(test_frees_wait),
+		cmocka_unit_test(test_syncs),
+		cmocka_unit_test(test_failed_sync),
+		cmocka_unit_test(test_lazy),
+		cmocka_unit_test(test_table_without_count),
+		cmocka_unit_test(test_data_on_a_table),
+		cmocka_unit_test(test_any_write),
+		cmocka_unit_test(test_any_read),
 		cmocka_unit_test(test_any_sync),
 	};
 
