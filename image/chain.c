@@ -99,6 +99,15 @@ static bool recorded_format(struct walk *w, struct image *img, const struct form
 	return *format != NULL;
 }
 
+/* How the image below the one that was opened last is opened: only commit's base for writing. */
+static void below_spec(const struct walk *w, struct open_spec *spec)
+{
+	open_spec_init(spec, w->o);
+	if (!w->o->writable_depth || w->depth != w->o->writable_depth)
+		spec->o.flags &= ~IMAGE_RDWR;
+	spec->o.format = spec->o.backing_format = NULL;
+}
+
 /* By the name that img records. *guessed: the format was not recorded. */
 static struct image *open_recorded(struct walk *w, struct image *img, bool *is_shared,
 				   GError **error)
@@ -116,9 +125,7 @@ static struct image *open_recorded(struct walk *w, struct image *img, bool *is_s
 			    img->backing_name, img->filename);
 		return NULL;
 	}
-	open_spec_init(&spec, w->o);
-	spec.o.flags &= ~IMAGE_RDWR;
-	spec.o.format = spec.o.backing_format = NULL;
+	below_spec(w, &spec);
 	spec.regular_only = !gate_is_open(img->gate);
 	spec.expect = &st;
 	if (recorded_format(w, img, &spec.format, error))
@@ -144,9 +151,7 @@ static struct image *open_given(struct walk *w, struct image *img, struct option
 	struct open_spec spec;
 	struct image *backing = NULL;
 
-	open_spec_init(&spec, w->o);
-	spec.o.flags &= ~IMAGE_RDWR;
-	spec.o.format = spec.o.backing_format = NULL;
+	below_spec(w, &spec);
 	if (!options_peek(*options, "driver"))
 		recorded_format(w, img, &spec.format, NULL);
 	if (open_spec_parse(&spec, g_steal_pointer(options), error))

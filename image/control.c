@@ -77,6 +77,25 @@ bool image_resize(struct image *img, uint64_t size, struct options *options, GEr
 	return ok;
 }
 
+bool image_empty(struct image *img, GError **error)
+{
+	const char *cause;
+	struct range r;
+	int ret;
+
+	if (!img->format->unmap || !img->format->has_backing)
+		return unsupported(img, "cannot be emptied", error);
+	if (!control_begin(img, &r, error))
+		return false;
+	image_fault_clear(img);
+	ret = img->size ? img->format->unmap(img, 0, img->size, UNMAP_TO_HOLE) : 0;
+	cause = ret < 0 ? image_fault_text(img) : NULL;
+	if (ret < 0)
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "Could not empty '%s': %s",
+			    img->filename, cause ? cause : g_strerror(-ret));
+	return control_end(img, &r, ret == 0, error);
+}
+
 bool image_set_backing(struct image *img, const char *name, const char *format, GError **error)
 {
 	struct range r;

@@ -70,6 +70,9 @@ struct image_open_options {
 	enum aio_engine aio;
 	size_t cache_size; /* bytes of metadata cache of the whole chain; 0: default */
 	struct gate *gate; /* borrowed, outlives the image; NULL: the default gate */
+	/* With IMAGE_RDWR: so many images below the top is one that is opened for writing too
+	 * (commit's base); 0: none. */
+	unsigned writable_depth;
 	/* Called for each sentence that is no error ("no format recorded for the
 	 * backing file ..."). NULL: dropped. */
 	void (*warn)(void *arg, const char *sentence);
@@ -214,6 +217,8 @@ bool image_amend(struct image *img, struct options *options, const struct image_
 bool image_snapshot_create(struct image *img, const char *name, GError **error);
 bool image_snapshot_apply(struct image *img, unsigned index, GError **error);
 bool image_snapshot_delete(struct image *img, unsigned index, GError **error);
+/* Makes all of it a hole, so that the backing file shows; the host gets the space back. */
+bool image_empty(struct image *img, GError **error);
 bool image_snapshot_rename(struct image *img, unsigned index, const char *name, GError **error);
 
 /*

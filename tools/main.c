@@ -16,11 +16,13 @@
 const char *tool_name = "imgtool";
 bool tool_is_qemu;
 
-/* clang-format off: a line each, so that additions do not meet */
+/* A line each, so that additions do not meet. */
+/* clang-format off */
 const struct command *const tool_commands[] = {
 	&command_bench,
 	&command_bitmap,
 	&command_check,
+	&command_commit,
 	&command_compare,
 	&command_completion,
 	&command_convert,

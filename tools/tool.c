@@ -158,6 +158,7 @@ struct image *tool_open(struct args *args, const char *name, const struct tool_s
 		.format = s->format,
 		.flags = s->flags,
 		.aio = s->aio,
+		.writable_depth = s->writable_depth,
 		.gate = tool_gate(args),
 		.warn = warn,
 	};

@@ -30,7 +30,8 @@ struct tool_source {
 	const char *cache;	 /* a word; NULL: writeback */
 	const char *cache_wrong; /* message for a wrong word, with %s for it; NULL: the usual */
 	enum aio_engine aio;
-	bool with_image_opts; /* name is an option string */
+	unsigned writable_depth; /* as of struct image_open_options */
+	bool with_image_opts;	 /* name is an option string */
 };
 /* Opens name as the command line says; NULL after saying why. */
 struct image *tool_open(struct args *args, const char *name, const struct tool_source *s);
@@ -117,6 +118,7 @@ extern const struct command command_dd;
 extern const struct command command_info;
 extern const struct command command_map;
 extern const struct command command_measure;
+extern const struct command command_commit;
 extern const struct command command_resize;
 extern const struct command command_snapshot;
 

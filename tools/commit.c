@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* imgtool commit */
+#include <stdio.h>
+
+#include "image/commit.h"
+#include "image/copy.h"
+#include "image/throttle.h"
+#include "tools/tool.h"
+
+static const struct opt options[] = {
+	OPT_FORMAT,
+	{'b', NULL, "BASE",
+	 "the image of the chain to write into (default: right below); implies -d"},
+	{'d', NULL, NULL, "do not empty the overlay"},
+	{'p', NULL, NULL, "show progress"},
+	{'r', NULL, "RATE", "read and write no more than so many bytes a second"},
+	{'t', NULL, "CACHE", "cache mode of what is written (default: writeback)"},
+	OPT_QUIET,
+	{OPT_OBJECT, "object", "OBJECTDEF", "define an object, such as a secret"},
+	{OPT_IMAGE_OPTS, "image-opts", NULL,
+	 "the file name is an option string: driver=...,file.filename=..."},
+	{OPT_REFERENCES, "allow-references", "DIR|any",
+	 "where files named inside images may lie, beside the image's own folder"},
+	{0},
+};
+
+static void progressed(void *arg, uint64_t done, uint64_t total)
+{
+	progress_update(arg, done, total);
+}
+
+static bool interrupted(void *arg)
+{
+	(void)arg;
+	return tool_interrupted();
+}
+
+static struct image *open_chain(struct args *args, unsigned flags, unsigned depth)
+{
+	struct tool_source s = {
+		.format = opt_value(args, 'f'),
+		.flags = flags,
+		.cache = opt_value(args, 't'),
+		.writable_depth = depth,
+		.with_image_opts = opt_given(args, OPT_IMAGE_OPTS),
+	};
+
+	return tool_open(args, args->operands[0], &s);
+}
+
+/* How far below the overlay the base is; 0 after saying that there is none. */
+static unsigned find_base(struct args *args)
+{
+	const char *name = opt_value(args, 'b');
+	struct image *img = open_chain(args, 0, 0);
+	unsigned depth = 0;
+
+	if (!img)
+		return 0;
+	if (!img->backing)
+		tool_error("Image does not have a backing file");
+	else if (!name)
+		depth = 1;
+	else if ((depth = image_find_layer(img, name)) == 0)
+		tool_error("Did not find '%s' in the backing chain of '%s'", name,
+			   args->operands[0]);
+	image_unref(img);
+	return depth;
+}
+
+/* Opened again, now for writing: is the image so far below still there? */
+static struct image *layer_at(struct image *top, unsigned depth)
+{
+	while (top && depth--)
+		top = top->backing;
+	return top;
+}
+
+static bool commit(struct args *args, struct image *top, unsigned depth)
+{
+	bool quiet = opt_given(args, 'q');
+	struct throttle throttle = {0};
+	struct progress progress;
+	struct commit_job job = {
+		.top = top,
+		.base = layer_at(top, depth),
+		.empty = !opt_given(args, 'b') && !opt_given(args, 'd'),
+		.coroutines = COPY_COROUTINES_DEFAULT,
+		.throttle = &throttle,
+		.progress = progressed,
+		.cancelled = interrupted,
+		.arg = &progress,
+	};
+	GError *error = NULL;
+	bool ok;
+
+	if (!tool_rate(args, &throttle))
+		return false;
+	if (!job.base || !(job.base->flags & IMAGE_RDWR)) {
+		tool_error("The backing chain of '%s' was changed by somebody else", top->filename);
+		return false;
+	}
+	progress_begin(&progress, opt_given(args, 'p') && !quiet, 1);
+	ok = image_commit(&job, &error);
+	if (ok)
+		progress_update(&progress, 1, 1);
+	progress_end(&progress);
+	if (!ok)
+		tool_say(error, NULL);
+	return ok;
+}
+
+static int run(struct args *args)
+{
+	struct image *top;
+	unsigned depth;
+	int status;
+
+	if (args->n != 1)
+		return tool_usage(args, "Expecting one image file name");
+	if (!tool_check_common(args))
+		return 1;
+	depth = find_base(args);
+	if (!depth)
+		return 1;
+	/* With -d or -b nothing is written to the overlay: a read-only one will do. */
+	top = open_chain(args, IMAGE_RDWR, depth);
+	if (!top)
+		return 1;
+	tool_catch_signals();
+	status = commit(args, top, depth) ? 0 : 1;
+	status = tool_close(top, status);
+	if (status == 0 && !opt_given(args, 'q'))
+		printf("Image committed.\n");
+	return status;
+}
+
+const struct command command_commit = {
+	.name = "commit",
+	.run = run,
+	.options = options,
+	.operands = "FILE",
+	.summary = "Write what an overlay holds into its backing file",
+	.examples = {"commit overlay.qcow2", "commit -d -p overlay.qcow2",
+		     "commit -b base.qcow2 top.qcow2"},
+};
