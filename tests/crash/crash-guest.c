@@ -84,6 +84,7 @@ static const struct kind kinds[] = {
 
 struct cutting {
 	const struct kind *kind;
+	const char *script; /* NULL: work by chance */
 	uint64_t seed;
 	struct guest *guest;
 	struct disk snapshot;
@@ -142,7 +143,8 @@ static int work(void *arg)
 		return 1;
 	}
 	record_log_yield(w->log, c->seed % 2);
-	ret = guest_work(c->guest, img, w->log, &gw);
+	ret = c->script ? guest_script(c->guest, img, w->log, c->script)
+			: guest_work(c->guest, img, w->log, &gw);
 	if (ret < 0)
 		fprintf(stderr, "%s: %s\n", g_strerror(-ret),
 			image_fault_text(img) ? image_fault_text(img) : "?");
@@ -199,6 +201,8 @@ static bool judge_qcow2(struct cutting *c, const struct cut *cut, struct disk *d
 	if (!judge_check(name, error) || (cut->ask_qemu && !judge_by_qemu(name, error)) ||
 	    !bitmaps_true(c, cut, d, error))
 		return false;
+	if (c->script && !guest_allows_snapshot(c->guest, cut->position, name, error))
+		return false;
 	/* Either it is repaired, or nobody notices and the guest goes on, or both. */
 	if (cut->number % 3 != 1 &&
 	    (!judge_repair(name, error) || !same(d, name, NULL, "after the repair", error)))
@@ -223,6 +227,72 @@ static bool judge(void *arg, const struct cut *cut, GError **error)
 	return ok;
 }
 
+static void run_plan(struct cutting *c, const char *name, const struct crash_options *o,
+		     struct crash_counts *counts)
+{
+	struct plan plan = {name, prepare, run, judge, c};
+
+	crash_run(&plan, o, counts);
+	g_clear_pointer(&c->guest, guest_free);
+	disk_clear(&c->snapshot);
+}
+
+/* Small disks for scripts: what is below cluster 0 and in it differs. */
+static const struct kind small_kinds[] = {
+	{"empty", "disk.qcow2", "qemu-img create -q -f qcow2 -o cluster_size=512 disk.qcow2 64k"},
+	{"written", "disk.qcow2",
+	 "qemu-img create -q -f qcow2 -o cluster_size=1k disk.qcow2 64k; "
+	 "qemu-io -c 'write -q -P 7 0 8k' disk.qcow2"},
+	{"overlay", "disk.qcow2",
+	 "qemu-img create -q -f raw base.raw 30k; qemu-io -f raw -c 'write -q -P 9 0 30k' "
+	 "base.raw; "
+	 "qemu-img create -q -f qcow2 -o cluster_size=1k -b base.raw -F raw disk.qcow2 64k"},
+	{"lazy", "disk.qcow2",
+	 "qemu-img create -q -f qcow2 -o cluster_size=1k,lazy_refcounts=on disk.qcow2 64k; "
+	 "qemu-io -c 'write -q -P 7 0 8k' disk.qcow2"},
+	{"extended overlay", "disk.qcow2",
+	 "qemu-img create -q -f raw base.raw 30k; qemu-io -f raw -c 'write -q -P 9 0 30k' "
+	 "base.raw; "
+	 "qemu-img create -q -f qcow2 -o cluster_size=16k,extended_l2=on -b base.raw -F raw "
+	 "disk.qcow2 128k"},
+};
+
+/* A snapshot is made once, before anything is done with it. */
+static bool makes_sense(const char *script)
+{
+	const char *made = strchr(script, 'S');
+	const char *used = strpbrk(script, "PX"), *gone = strchr(script, 'X');
+
+	if (made && strchr(made + 1, 'S'))
+		return false;
+	return (!used || (made && made < used)) && (!gone || !strpbrk(gone + 1, "PX"));
+}
+
+/* Every script of three operations; of the short mode, a few that were chosen by their number. */
+static void run_scripts(const struct crash_options *o, struct crash_counts *counts)
+{
+	static const char letters[] = "WwBZUDCFSPX";
+	const unsigned n = sizeof(letters) - 1, all = n * n * n;
+	struct crash_options quiet = *o;
+
+	quiet.silent = true;
+	quiet.cuts = o->cuts ? o->cuts : 12;
+	quiet.ask_qemu = o->ask_qemu * 10;
+	for (unsigned i = 0; i < all; i++) {
+		char script[] = {letters[i / n / n], letters[i / n % n], letters[i % n], '\0'};
+
+		if (!makes_sense(script) || (o->cuts && !o->only && i % 97 != 13))
+			continue;
+		for (size_t k = 0; k < G_N_ELEMENTS(small_kinds); k++) {
+			g_autofree char *name =
+				g_strdup_printf("script %s, %s", script, small_kinds[k].name);
+			struct cutting c = {.kind = &small_kinds[k], .script = script};
+
+			run_plan(&c, name, &quiet, counts);
+		}
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct crash_options o = {.cuts = 12, .seeds = 6, .ask_qemu = 10};
@@ -240,13 +310,10 @@ int main(int argc, char **argv)
 			g_autofree char *name =
 				g_strdup_printf("%s, seed %d", kinds[i].name, (int)seed);
 			struct cutting c = {.kind = &kinds[i], .seed = seed};
-			struct plan plan = {name, prepare, run, judge, &c};
 
-			crash_run(&plan, &o, &counts);
-			if (c.guest)
-				guest_free(c.guest);
-			disk_clear(&c.snapshot);
+			run_plan(&c, name, &o, &counts);
 		}
 	}
+	run_scripts(&o, &counts);
 	return crash_end(&counts);
 }

@@ -295,7 +295,7 @@ void crash_run(const struct plan *plan, const struct crash_options *o, struct cr
 		else
 			every_cut(&s);
 	}
-	if (!o->quiet && counts->cuts > before)
+	if (!o->quiet && counts->cuts > before && (!o->silent || s.failed))
 		printf("%-40s %6zu entries %6u cuts%s\n", plan->name, record_log_length(s.log),
 		       counts->cuts - before, s.failed ? " FAILED" : "");
 	fflush(stdout);

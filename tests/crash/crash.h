@@ -39,6 +39,7 @@ struct crash_options {
 	size_t position; /* SIZE_MAX: not so */
 	uint64_t seed;
 	bool keep_going; /* past a failure */
+	bool silent;	 /* no line for each plan that went well */
 	bool quiet;	 /* failures are what is hoped for: they are counted only */
 };
 /* Fills in what the command line says; ends the program on a mistake. */

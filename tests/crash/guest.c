@@ -23,6 +23,12 @@ struct op {
 struct guest {
 	struct disk before;
 	GPtrArray *ops; /* of struct op, without flushes; overlapping ones one after the other */
+
+	/* Of a script: positions at which creating and deleting it began and had returned. */
+	struct {
+		size_t creating, created, deleting, deleted;
+		struct disk disk;
+	} snapshot;
 };
 
 static void op_free(void *p)
@@ -38,6 +44,8 @@ struct guest *guest_new(struct disk *before)
 	g->before = *before;
 	memset(before, 0, sizeof(*before));
 	g->ops = g_ptr_array_new_with_free_func(op_free);
+	g->snapshot.creating = g->snapshot.created = NEVER;
+	g->snapshot.deleting = g->snapshot.deleted = NEVER;
 	return g;
 }
 
@@ -49,6 +57,7 @@ const struct disk *guest_before(const struct guest *g)
 void guest_free(struct guest *g)
 {
 	disk_clear(&g->before);
+	disk_clear(&g->snapshot.disk);
 	g_ptr_array_unref(g->ops);
 	g_free(g);
 }
@@ -91,16 +100,22 @@ static GPtrArray *acknowledged(const struct guest *g)
 	return list;
 }
 
+static void set_durable(const struct job *job, const GPtrArray *covered)
+{
+	for (guint i = 0; i < covered->len; i++) {
+		struct op *op = g_ptr_array_index(covered, i);
+
+		op->durable = MIN(op->durable, record_log_length(job->log));
+	}
+}
+
 static int flush(struct job *job)
 {
 	g_autoptr(GPtrArray) covered = acknowledged(job->g);
 	int ret = image_flush(job->img);
 
-	for (guint i = 0; ret == 0 && i < covered->len; i++) {
-		struct op *op = g_ptr_array_index(covered, i);
-
-		op->durable = MIN(op->durable, record_log_length(job->log));
-	}
+	if (ret == 0)
+		set_durable(job, covered);
 	return ret;
 }
 
@@ -247,6 +262,88 @@ int guest_work(struct guest *g, struct image *img, const struct record_log *log,
 	return ret < 0 ? ret : flush(&job);
 }
 
+/* ---- scripts --------------------------------------------------------------------------------- */
+
+static int script_snapshot(struct job *job, char letter)
+{
+	struct guest *g = job->g;
+	GError *error = NULL;
+	int ret = 0;
+	bool ok;
+
+	if (letter == 'S') {
+		g->snapshot.disk.size = g->before.size;
+		g->snapshot.disk.bytes = g_malloc(g->before.size);
+		ret = image_read(job->img, 0, g->snapshot.disk.bytes, g->before.size);
+		g->snapshot.creating = record_log_length(job->log);
+		ok = ret == 0 && image_snapshot_create(job->img, "s", &error);
+		g->snapshot.created = record_log_length(job->log);
+	} else if (letter == 'X') {
+		g->snapshot.deleting = record_log_length(job->log);
+		ok = image_snapshot_delete(job->img, 0, &error);
+		g->snapshot.deleted = record_log_length(job->log);
+	} else {
+		struct op *op = g_new0(struct op, 1);
+
+		op->len = g->before.size;
+		op->data = g_memdup2(g->snapshot.disk.bytes, op->len);
+		op->begun = record_log_length(job->log);
+		op->durable = NEVER;
+		g_ptr_array_add(g->ops, op);
+		ok = image_snapshot_apply(job->img, 0, &error);
+		op->returned = true;
+	}
+	if (ok) {
+		/* Each of them flushes, too. */
+		g_autoptr(GPtrArray) covered = acknowledged(g);
+
+		set_durable(job, covered);
+		return 0;
+	}
+	g_printerr("%c: %s\n", letter, error ? error->message : g_strerror(-ret));
+	g_clear_error(&error);
+	return ret ? ret : -EIO;
+}
+
+static int script_step(struct job *job, char letter)
+{
+	static const char letters[] = "WwBZUDC";
+	static const int kinds[] = {OP_WRITE, OP_WRITE,	  OP_WRITE, OP_ZERO,
+				    OP_UNMAP, OP_DISCARD, OP_CODED};
+	uint32_t cluster = job->img->cluster_size;
+	const char *found = strchr(letters, letter);
+	struct op *op;
+	int ret;
+
+	if (letter == 'F')
+		return flush(job);
+	if (!found)
+		return script_snapshot(job, letter);
+	op = g_new0(struct op, 1);
+	op->kind = kinds[found - letters];
+	op->durable = NEVER;
+	op->offset = letter == 'B' ? 5 * cluster : letter == 'w' ? 100 : 0;
+	op->len = letter == 'w' ? 300 : cluster;
+	op->data = g_malloc0(op->len);
+	if (op->kind == OP_WRITE || op->kind == OP_CODED)
+		fill(op, job->g->ops->len);
+	g_ptr_array_add(job->g->ops, op);
+	job->op = op;
+	ret = job_run(job);
+	return ret < 0 ? ret : read_discarded(job, 1);
+}
+
+int guest_script(struct guest *g, struct image *img, const struct record_log *log,
+		 const char *letters)
+{
+	struct job job = {.g = g, .img = img, .log = log};
+	int ret = 0;
+
+	for (; ret == 0 && *letters; letters++)
+		ret = script_step(&job, *letters);
+	return ret < 0 ? ret : flush(&job);
+}
+
 /* ---- judging --------------------------------------------------------------------------------- */
 
 static bool may_be(const struct guest *g, size_t position, uint64_t at, uint8_t byte)
@@ -310,6 +407,34 @@ bool guest_allows(struct guest *g, size_t position, const struct disk *d, GError
 		}
 	}
 	return true;
+}
+
+bool guest_allows_snapshot(const struct guest *g, size_t position, const char *name, GError **error)
+{
+	bool may = g->snapshot.creating < position && g->snapshot.deleted > position;
+	bool must = g->snapshot.created <= position && g->snapshot.deleting >= position;
+	g_auto(GStrv) list = disk_snapshots(name, error);
+	struct disk d = {0};
+	uint64_t where = 0;
+	bool ok;
+
+	if (!list)
+		return false;
+	if (list[0] ? !may : must) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "the snapshot is %s",
+			    list[0] ? "there too early or too late" : "lost");
+		return false;
+	}
+	if (!list[0])
+		return true;
+	ok = disk_read(name, "s", &d, error);
+	if (ok && !disk_equal(&d, &g->snapshot.disk, &where)) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
+			    "the snapshot has another byte at 0x%" PRIx64, where);
+		ok = false;
+	}
+	disk_clear(&d);
+	return ok;
 }
 
 /* ---- after the cut --------------------------------------------------------------------------- */

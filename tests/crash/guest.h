@@ -28,6 +28,17 @@ struct guest_work {
 int guest_work(struct guest *g, struct image *img, const struct record_log *log,
 	       const struct guest_work *w);
 
+/*
+ * One operation a letter, on cluster 0 unless said otherwise: W all of it, w a part, B all of
+ * cluster 5, Z zeroes, U zeroes whose space is given up, D discard, C compressed, F flush; S makes
+ * a snapshot "s", P goes back to it, X deletes it. A flush follows.
+ */
+int guest_script(struct guest *g, struct image *img, const struct record_log *log,
+		 const char *letters);
+/* Is the snapshot of the script there when it must be, as it was? */
+bool guest_allows_snapshot(const struct guest *g, size_t position, const char *name,
+			   GError **error);
+
 /* May the disk look so after a cut at this position? */
 bool guest_allows(struct guest *g, size_t position, const struct disk *d, GError **error);
 
