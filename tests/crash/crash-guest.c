@@ -295,7 +295,7 @@ static void run_scripts(const struct crash_options *o, struct crash_counts *coun
 
 int main(int argc, char **argv)
 {
-	struct crash_options o = {.cuts = 12, .seeds = 6, .ask_qemu = 10};
+	struct crash_options o = {.cuts = 8, .seeds = 6, .ask_qemu = 10};
 	struct crash_counts counts = {0};
 
 	crash_options_parse(&o, argc, argv);
