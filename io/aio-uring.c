@@ -187,9 +187,10 @@ static ssize_t uring_transfer(struct loop *loop, const struct aio_transfer *t)
 	do
 		n = transfer_once(u, t);
 	while (n == -EINTR);
-	/* EAGAIN: the kernel found no way to wait. EINVAL: perhaps an old kernel that
-	 * lacks the operation; if it is a real one, it comes again. */
-	if (n == -EAGAIN || n == -EINVAL || n == -EOPNOTSUPP)
+	/* EAGAIN: the kernel found no way to wait. ECANCELED: a signal kept it from starting a
+	 * worker, and we cancel nothing. EINVAL: perhaps an old kernel that lacks the operation; if
+	 * it is a real one, it comes again. */
+	if (n == -EAGAIN || n == -ECANCELED || n == -EINVAL || n == -EOPNOTSUPP)
 		return aio_threads.transfer(loop, t);
 	tell_valgrind(t, n);
 	return n;

@@ -83,7 +83,7 @@ static void check_codec(const struct codec *codec, const uint8_t *stream, size_t
 
 static void test_deflate(void **state)
 {
-	g_autofree uint8_t *plain = g_malloc(UNIT), *stream = g_malloc(UNIT), *out = g_malloc(UNIT);
+	g_autofree uint8_t *plain = g_malloc(UNIT), *stream = g_malloc(UNIT);
 
 	fill(plain, UNIT);
 	check_codec(&codec_deflate, stream, deflate_raw(plain, UNIT, stream, UNIT));
