@@ -9,6 +9,7 @@ is right: a figure of a wrong result is no figure. It raises when it is not.
 import filecmp
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 
@@ -212,6 +213,110 @@ class ToolCase(Case):
         return self.run(side)
 
 
+class WritingCase(ToolCase):
+    """A command that makes or changes `{out}`, or an image in a folder of its own, `{dir}`.
+
+    setup(folder) puts there, outside of the time measured, what the command changes; equal(folder)
+    gives pairs (image, what it must read as), None in place of the second when check is enough.
+    """
+
+    def __init__(self, name, goal, images, argv, setup=None, equal=None, size_limit=None, inputs=()):
+        super().__init__(name, goal, images, argv, inputs=inputs)
+        self.setup, self.equal, self.size_limit = setup, equal, size_limit
+        self.sizes = {}
+
+    def run(self, side, check=False):
+        with tempfile.TemporaryDirectory(prefix="tool.", dir=self.images.folder) as folder:
+            words = dict(self.paths, dir=folder, out=os.path.join(folder, "out"))
+            if self.setup:
+                self.setup(folder)
+            tool = "imgtool" if side == "ours" else "qemu-img"
+            result = timed([tool, *(word.format(**words) for word in self.template)])
+            if check:
+                self.check_images(side, folder)
+        return result["wall"], result["rss"]
+
+    def check_images(self, side, folder):
+        for image, like in self.equal(folder):
+            if not image.endswith(".raw"):
+                subprocess.run(["qemu-img", "check", "-q", image], check=True)
+            if like and subprocess.run(["qemu-img", "compare", "-q", image, like], check=False).returncode:
+                raise WrongResult(f"{self.name}: {side}: {image} does not read as {like}")
+            self.sizes[side] = os.path.getsize(image)
+        ratio = self.sizes.get("ours", 0) / self.sizes[side]
+        if self.size_limit and ratio > self.size_limit:
+            raise WrongResult(f"{self.name}: {ratio:.3f} times the size of the peer's, "
+                              f"{self.size_limit} is allowed")
+
+    def verify(self, side):
+        super().verify(side)
+        if self.size_limit and len(self.sizes) == 2:
+            print(f"  {self.name}: {self.sizes['ours'] / self.sizes['peer']:.4f} times "
+                  "the size of the peer's", flush=True)
+
+
+def writing_cases(images):
+    raw, flat, packed, chain = images.raw, images.flat, images.compressed, images.chain
+
+    def case(name, goal, argv, setup=None, equal=None, size_limit=None, **inputs):
+        return WritingCase(name, goal, images, argv.split(), setup, equal, size_limit, inputs.items())
+
+    def out_is_raw(folder):
+        return [(os.path.join(folder, "out"), raw())]
+
+    def raw_out_is_raw(folder):
+        return [(os.path.join(folder, "out.raw"), raw())]
+
+    def copy(maker, name):
+        return lambda folder: shutil.copyfile(maker(), os.path.join(folder, name))
+
+    def put(*names):
+        """Copies: the layers of one chain, which name each other without a directory."""
+        def setup(folder):
+            images.overlay()
+            for name in names:
+                shutil.copyfile(images.path(name), os.path.join(folder, name))
+        return setup
+
+    def sound(folder):
+        return [(os.path.join(folder, "disk.qcow2"), raw())]
+
+    def committed(folder):
+        return [(os.path.join(folder, "flat.qcow2"), images.changed())]
+
+    def rebased(folder):
+        return [(os.path.join(folder, "overlay.qcow2"), images.changed())]
+
+    def created(folder):
+        return [(os.path.join(folder, "out"), None)]
+
+    def sectors(folder):
+        return [(os.path.join(folder, "out.raw"), images.raw_front())]
+
+    disk = "{dir}/disk.qcow2"
+    return [
+        case("to-qcow2", 1.5, "convert -f raw -O qcow2 {raw} {out}", equal=out_is_raw, raw=raw),
+        case("to-zlib", 4, "convert -f raw -O qcow2 -c {raw} {out}", equal=out_is_raw,
+             size_limit=1.05, raw=raw),
+        case("to-zstd", 1.5, "convert -f raw -O qcow2 -c -o compression_type=zstd {raw} {out}",
+             equal=out_is_raw, size_limit=1.05, raw=raw),
+        case("dd-512", 10, "dd -f qcow2 -O raw bs=512 count=65536 if={image} of={dir}/out.raw",
+             equal=sectors, image=flat),
+        case("dd-1M", 1.5, "dd -f qcow2 -O raw bs=1M if={image} of={dir}/out.raw",
+             equal=raw_out_is_raw, image=flat),
+        case("commit", 1.3, "commit -q -f qcow2 {dir}/overlay.qcow2",
+             put("flat.qcow2", "overlay.qcow2"), committed),
+        case("rebase-safe", 1.5, "rebase -f qcow2 -F qcow2 -b {base} {dir}/overlay.qcow2",
+             put("flat.qcow2", "overlay.qcow2"), rebased, base=packed),
+        case("snapshot-create", 1, "snapshot -c one " + disk, copy(flat, "disk.qcow2"), sound),
+        case("resize", 1, "resize -q -f qcow2 " + disk + " 64G", copy(flat, "disk.qcow2"),
+             lambda folder: [(os.path.join(folder, "disk.qcow2"), None)]),
+        case("amend", 1, "amend -f qcow2 -o compat=0.10 " + disk, copy(flat, "disk.qcow2"), sound),
+        case("create-metadata", 1, "create -q -f qcow2 -o preallocation=metadata {out} 256G",
+             equal=created),
+    ]
+
+
 def all_cases(images):
     raw, flat, packed = images.raw, images.flat, images.compressed
     chain, sparse, fragmented = images.chain, images.sparse64, images.fragmented
@@ -231,11 +336,12 @@ def all_cases(images):
         FirstByte("mount-first-byte", 1, images, flat),
         tool("convert", 1.3, "convert -f qcow2 -O raw {image} {out}", image=flat),
         tool("convert-compressed", 2.5, "convert -f qcow2 -O raw {image} {out}", image=packed),
-        tool("convert-chain", None, "convert -f qcow2 -O raw {image} {out}", image=chain),
+        tool("convert-chain", 1.3, "convert -f qcow2 -O raw {image} {out}", image=chain),
         tool("compare", 1.3, "compare -f qcow2 -F raw {image} {raw}", image=flat, raw=raw),
         tool("compare-compressed", 2.5, "compare -f qcow2 -F raw {image} {raw}", image=packed, raw=raw),
         tool("map", 1, "map -f qcow2 --output=json {image}", image=fragmented),
         tool("map-human", None, "map -f qcow2 {image}", image=fragmented),
-        tool("check", 1, "check -f qcow2 {image}", image=fragmented),
+        tool("check", 1.5, "check -f qcow2 {image}", image=fragmented),
         tool("info", 1, "info -f qcow2 {image}", runs=20, image=flat),
+        *writing_cases(images),
     ]

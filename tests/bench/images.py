@@ -122,6 +122,32 @@ class Images:
                             os.pwrite(out.fileno(), os.pread(data.fileno(), length, offset), offset)
         return self.make("chain.qcow2", maker)
 
+    def overlay(self):
+        """Upon flat.qcow2: a quarter of the disk, written in runs of 64 KiB to 1 MiB."""
+        self.flat()
+
+        def maker(path):
+            run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", "flat.qcow2", path)
+            rng, done = random.Random(4), 0
+            with mounts.Peer(path, self.folder, writable=True) as peer, open(peer.disk, "r+b", 0) as out:
+                while done < self.size // 4:
+                    length = rng.choice((1, 2, 4, 16)) * 64 * KIB
+                    offset = rng.randrange((self.size - length) // (64 * KIB)) * 64 * KIB
+                    os.pwrite(out.fileno(), rng.randbytes(4096) * (length // 4096), offset)
+                    done += length
+        return self.make("overlay.qcow2", maker)
+
+    def changed(self):
+        """What the overlay reads as."""
+        return self.make("changed.raw", lambda path: run(
+            "qemu-img", "convert", "-O", "raw", self.overlay(), path))
+
+    def raw_front(self):
+        def maker(path):
+            with open(self.raw(), "rb") as disk, open(path, "wb") as out:
+                out.write(disk.read(32 * MIB))
+        return self.make("front.raw", maker)
+
     def sparse64(self):
         """64 GiB with a fresh file system: some MiB of metadata scattered over all of it."""
         def maker(path):
