@@ -110,7 +110,7 @@ static int in_coroutine(void *arg)
 {
 	struct args *args = arg;
 
-	return args->command->run(args);
+	return tool_check_objects(args) ? args->command->run(args) : 1;
 }
 
 static int run(struct args *args)

@@ -95,14 +95,6 @@ struct gate *tool_gate(struct args *args)
 
 bool tool_check_common(struct args *args)
 {
-	const char *object;
-
-	for (unsigned i = 0; (object = opt_nth(args, OPT_OBJECT, i)); i++) {
-		if (!g_str_has_prefix(object, "secret,") || !strstr(object, "id=")) {
-			tool_error("--object %s: only secret,id=... can be defined", object);
-			return false;
-		}
-	}
 	if (opt_given(args, OPT_IMAGE_OPTS) && opt_given(args, 'f')) {
 		tool_error("--image-opts and --format are mutually exclusive");
 		return false;

@@ -38,7 +38,9 @@ struct image *tool_open(struct args *args, const char *name, const struct tool_s
 /* The same for commands with --image-opts, -f and -U in their table and one operand;
  * says what is wrong with the operands too. */
 struct image *tool_open_operand(struct args *args, unsigned flags, const char *cache);
-/* false after saying that -f and --image-opts exclude each other, or --object is wrong. */
+/* object.c: false after saying which --object is wrong. main asks it for every command. */
+bool tool_check_objects(const struct args *args);
+/* false after saying that -f and --image-opts exclude each other. */
 bool tool_check_common(struct args *args);
 /*
  * Closes the image that a command changed, flushed; status, or 1 after saying that this failed:

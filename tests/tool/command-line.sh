@@ -9,7 +9,7 @@ qemu-img create -q -f qcow2 a.qcow2 1M
 same_text
 same_text foo
 same_text -x info
-for cmd in info map check bench snapshot; do
+for cmd in info map check bench snapshot resize; do
 	same_text $cmd
 	same_text $cmd a b
 done
@@ -47,6 +47,16 @@ for words in "-c x" "-i foo" "-t foo" "-s 1x" "-S x" "-d x" --pattern=256 --flus
 	# shellcheck disable=SC2086
 	same_text bench $words a.qcow2
 done
+# --object is looked at before anything is opened, by every command in the same place.
+printf secret >pw
+for object in secret,id=a,data=b secret,id=a secret,data=b foo secret secret,id=a,data=b,x=1 \
+	secret,id=a,file=pw secret,id=a,data=YQ==,format=base64 secret,id=a,data=b,format=x "" id=a \
+	qom-type=secret,id=a,data=b '{"qom-type":"secret","id":"a","data":"b"}' secret,id=1a,data=b; do
+	same_text info --object "$object" -f qcow2 --output=json nosuch
+	same_text check --object "$object" nosuch
+done
+expect_status 1 imgtool info --object secret,id=a,file=nosuch a.qcow2
+expect_output err "Unable to read nosuch"
 # A name that is nearly one is suggested, except under qemu-img's name.
 expect_status 1 imgtool inof
 expect_output err "Command not found: inof" "Did you mean 'info'?"
