@@ -19,7 +19,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -639,17 +638,6 @@ static int main_worker(void *arg)
 	return 0;
 }
 
-/* Each loop opens every file of the chain. */
-static void raise_file_limit(void)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
-	}
-}
-
 static unsigned worker_count(const struct mount_options *o)
 {
 	unsigned processors = g_get_num_processors();
@@ -680,7 +668,8 @@ int session_main(const struct mount_options *options)
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	fuse_set_log_func(fuse_log_line);
-	raise_file_limit();
+	/* Each loop opens every file of the chain. */
+	file_allow_many();
 	this_worker = &s.workers[0];
 	s.workers[0].loop = loop_new(&error);
 	if (!s.workers[0].loop)

@@ -11,6 +11,7 @@
 #include <linux/magic.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -205,6 +206,16 @@ struct file *file_open(const char *path, const struct file_options *options, GEr
 		return NULL;
 	}
 	return wrapper.wrap ? wrapper.wrap(&p->base, wrapper.arg) : &p->base;
+}
+
+void file_allow_many(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &limit);
+	}
 }
 
 /* --- names --- */

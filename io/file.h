@@ -154,6 +154,10 @@ int file_extent(struct file *f, uint64_t offset, uint64_t len, bool *is_data, ui
 /* Hints, ignored on failure: bytes will be read soon. */
 void file_readahead(struct file *f, uint64_t offset, uint64_t len);
 
+/* Lets the process have as many files open as the system allows it: a chain of 1000 images is
+ * more than the usual limit, and some programs open it more than once. Called once, by main. */
+void file_allow_many(void);
+
 /* Syncs the directory that holds path, after a file was made or renamed in it. */
 int file_sync_directory(const char *path);
 

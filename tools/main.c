@@ -124,6 +124,7 @@ static int run(struct args *args)
 		return 1;
 	}
 	memory_keep_large_buffers();
+	file_allow_many();
 	tool_catch_signals();
 	status = loop_run(loop, in_coroutine, args);
 	opt_clear(args);
