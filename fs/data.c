@@ -87,11 +87,11 @@ static void reply_zeroes(fuse_req_t req, size_t size)
 
 /* The first extent is there already; all others are left to image_read. */
 static int read_bytes(const struct window *w, const struct extent *e, uint64_t at, void *buf,
-		      size_t size)
+		      size_t size, bool direct)
 {
 	if (e->start <= at && e->start + e->len - at >= size)
 		return image_read_extent(w->img, e, at, buf, size);
-	return image_read(w->img, at, buf, size);
+	return direct ? image_read_alone(w->img, at, buf, size) : image_read(w->img, at, buf, size);
 }
 
 static void reply_read_error(fuse_req_t req, const struct window *w, uint64_t at, size_t size,
@@ -103,7 +103,8 @@ static void reply_read_error(fuse_req_t req, const struct window *w, uint64_t at
 	fuse_reply_err(req, err == ENOMEM ? ENOMEM : EIO);
 }
 
-void data_reply_read(fuse_req_t req, const struct window *w, uint64_t offset, size_t size)
+void data_reply_read(fuse_req_t req, const struct window *w, uint64_t offset, size_t size,
+		     bool direct)
 {
 	uint64_t at = w->start + offset;
 	struct extent e;
@@ -129,7 +130,7 @@ void data_reply_read(fuse_req_t req, const struct window *w, uint64_t offset, si
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
-	ret = read_bytes(w, &e, at, buf, size);
+	ret = read_bytes(w, &e, at, buf, size, direct);
 	if (ret)
 		reply_read_error(req, w, at, size, -ret);
 	else

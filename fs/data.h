@@ -16,9 +16,10 @@
 /*
  * Answers a read of the window: the bytes, fewer at its end, or an error (which is logged).
  * Zeroes come out of one shared page, a range that one extent describes is read without a
- * second walk. May yield.
+ * second walk. direct: the file was opened with O_DIRECT, so nothing is read ahead. May yield.
  */
-void data_reply_read(fuse_req_t req, const struct window *w, uint64_t offset, size_t size);
+void data_reply_read(fuse_req_t req, const struct window *w, uint64_t offset, size_t size,
+		     bool direct);
 
 /* SEEK_DATA and SEEK_HOLE: 0 and *found, -ENXIO, or another -errno. May yield. */
 int data_seek(const struct window *w, uint64_t offset, int whence, uint64_t *found);

@@ -9,6 +9,7 @@
 #include "fs/ops.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -300,7 +301,7 @@ static void run_read(struct call *c)
 		reply_err(c, -ret);
 		return;
 	}
-	data_reply_read(c->req, &w, c->offset, c->size);
+	data_reply_read(c->req, &w, c->offset, c->size, c->fi.flags & O_DIRECT);
 	tree_window_put(c->worker->tree, &w);
 }
 
@@ -309,6 +310,7 @@ static void op_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset,
 {
 	struct call *c = call_new(req, run_read, node, NULL);
 
+	c->fi = *fi;
 	c->size = size;
 	c->offset = (uint64_t)offset;
 	call_start(c);

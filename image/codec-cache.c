@@ -21,6 +21,7 @@
 #define DEFAULT_LIMIT (8u << 20)
 /* A hand-over to a worker and back costs more than decoding a unit this small. */
 #define DECODE_IN_PLACE 16384
+#define SPREAD_MIN	4 /* units that are worth a hand-over which somebody waits for */
 
 struct waiter {
 	struct loop *loop;
@@ -50,6 +51,7 @@ static GHashTable *table; /* struct unit -> itself */
 static struct unit *oldest, *newest;
 static size_t held, limit = DEFAULT_LIMIT; /* bytes */
 static bool always_in_place;		   /* set before there are other threads */
+static unsigned batches;		   /* being decoded at this moment; atomic */
 
 static guint unit_hash(gconstpointer p)
 {
@@ -369,6 +371,21 @@ static int run_batch(void *arg)
 	return ret;
 }
 
+/*
+ * Where there is a loop for each processor, the requests of readers who read ahead keep all of
+ * them busy. One who waits for each request would keep one: his first batch goes to a worker while
+ * this loop takes the next one.
+ */
+static int decode_batch(struct batch_job *b, bool alone)
+{
+	bool busy = __atomic_fetch_add(&batches, 1, __ATOMIC_RELAXED) > 0;
+	bool spread = alone && !busy && b->n >= SPREAD_MIN;
+	int ret = always_in_place && !spread ? run_batch(b) : pool_run(run_batch, b);
+
+	__atomic_fetch_sub(&batches, 1, __ATOMIC_RELAXED);
+	return ret;
+}
+
 /* Reads what unit e is stored as. Yields. */
 static int read_stored(const struct extent *e, void *out, struct job *job)
 {
@@ -387,7 +404,7 @@ int codec_read_batch(const struct coded_batch *b)
 		batch.n++;
 	}
 	if (ret == 0)
-		ret = always_in_place ? run_batch(&batch) : pool_run(run_batch, &batch);
+		ret = decode_batch(&batch, b->alone);
 	if (ret < 0)
 		report_fault(&b->e[batch.done], ret);
 	for (unsigned i = 0; i < batch.n; i++)

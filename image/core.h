@@ -124,6 +124,7 @@ bool codec_try_read(const struct extent *e, uint64_t offset, void *buf, size_t l
 #define CODED_BATCH 8
 struct coded_batch {
 	unsigned n;
+	bool alone; /* see image_read_alone */
 	struct extent e[CODED_BATCH];
 	void *buf[CODED_BATCH];
 };

@@ -171,6 +171,11 @@ void image_ask_host(struct extent *e);
  */
 int image_read(struct image *img, uint64_t offset, void *buf, size_t len);
 int image_readv(struct image *img, uint64_t offset, const struct iovec *iov, int niov);
+/*
+ * image_read for one who waits for this request before he makes the next, as with O_DIRECT: its
+ * coded units are decoded on several processors even where each of them has a loop.
+ */
+int image_read_alone(struct image *img, uint64_t offset, void *buf, size_t len);
 /* Reads what one extent from image_map describes, all or a part of it: no second walk. */
 int image_read_extent(struct image *img, const struct extent *e, uint64_t offset, void *buf,
 		      size_t len);

@@ -118,6 +118,12 @@ static void start_piece(struct co_group *group, const struct piece *p, size_t do
 
 /* ---- coded units of one long read, some at a time for each worker ---- */
 
+/* How one request is read, and what was met. */
+struct manner {
+	bool alone; /* nobody else keeps the other processors busy */
+	bool coded; /* out: there were coded units */
+};
+
 static int run_coded_batch(void *arg)
 {
 	struct coded_batch *b = arg;
@@ -142,12 +148,13 @@ static bool is_whole_unit(const struct piece *p)
 
 /* total: bytes of the whole request, so that each worker gets a share of it. */
 static void add_to_batch(struct co_group *group, struct coded_batch **batch, const struct piece *p,
-			 size_t total)
+			 size_t total, bool alone)
 {
 	struct coded_batch *b = *batch;
 
 	if (!b)
 		b = *batch = g_new0(struct coded_batch, 1);
+	b->alone = alone;
 	b->e[b->n] = p->e;
 	b->buf[b->n++] = p->iov->iov_base;
 	if (b->n == CODED_BATCH || b->n * p->len >= total / pool_width())
@@ -173,7 +180,7 @@ static int map_piece(struct image *img, uint64_t offset, uint64_t len, struct im
 }
 
 static int read_many(struct image *img, uint64_t offset, const struct iovec *iov, int niov,
-		     size_t total, struct image *base, struct extent *e, bool *coded)
+		     size_t total, struct image *base, struct extent *e, struct manner *m)
 {
 	struct co_group group;
 	struct iovec small[8], *slice = niov <= 8 ? small : g_new(struct iovec, niov);
@@ -190,10 +197,10 @@ static int read_many(struct image *img, uint64_t offset, const struct iovec *iov
 		if (e->kind == EXTENT_HOLE || e->kind == EXTENT_ZERO) {
 			iov_zero(slice, p.niov);
 		} else {
-			*coded = *coded || e->kind == EXTENT_CODED;
+			m->coded = m->coded || e->kind == EXTENT_CODED;
 			ready = read_at_once(&p);
 			if (ready == 0 && is_whole_unit(&p) && !codec_is_known(&p.e))
-				add_to_batch(&group, &batch, &p, total);
+				add_to_batch(&group, &batch, &p, total, m->alone);
 			else if (ready < p.len)
 				start_piece(&group, &p, ready);
 		}
@@ -212,7 +219,7 @@ static int read_many(struct image *img, uint64_t offset, const struct iovec *iov
 }
 
 static int read_noting(struct image *img, uint64_t offset, const struct iovec *iov, int niov,
-		       struct image *base, bool *coded)
+		       struct image *base, struct manner *m)
 {
 	size_t total = iov_total(iov, niov);
 	struct extent e;
@@ -227,38 +234,45 @@ static int read_noting(struct image *img, uint64_t offset, const struct iovec *i
 		return ret;
 	/* Most requests lie in one extent: no group, no copies. */
 	if (e.len >= total) {
-		*coded = e.kind == EXTENT_CODED;
+		m->coded = e.kind == EXTENT_CODED;
 		return read_extent(&e, offset, iov, niov);
 	}
-	return read_many(img, offset, iov, niov, total, base, &e, coded);
+	return read_many(img, offset, iov, niov, total, base, &e, m);
 }
 
 int read_unlocked(struct image *img, uint64_t offset, const struct iovec *iov, int niov,
 		  struct image *base)
 {
-	bool coded = false;
+	struct manner m = {0};
 
-	return read_noting(img, offset, iov, niov, base, &coded);
+	return read_noting(img, offset, iov, niov, base, &m);
 }
 
-int image_readv(struct image *img, uint64_t offset, const struct iovec *iov, int niov)
+static int read_locked(struct image *img, uint64_t offset, const struct iovec *iov, int niov,
+		       struct manner *m)
 {
 	struct range range;
-	bool coded = false;
 	size_t total;
 	int ret;
 
 	if (img->flags & IMAGE_RDWR) {
 		range_lock(&img->core->ranges, &range, offset, iov_total(iov, niov), false);
-		ret = read_noting(img, offset, iov, niov, NULL, &coded);
+		ret = read_noting(img, offset, iov, niov, NULL, m);
 		range_unlock(&img->core->ranges, &range);
 		return ret;
 	}
-	ret = read_noting(img, offset, iov, niov, NULL, &coded);
-	total = ret == 0 && coded ? iov_total(iov, niov) : 0;
+	ret = read_noting(img, offset, iov, niov, NULL, m);
+	total = ret == 0 && m->coded ? iov_total(iov, niov) : 0;
 	if (total > 0)
 		readahead_note(img, offset, total);
 	return ret;
+}
+
+int image_readv(struct image *img, uint64_t offset, const struct iovec *iov, int niov)
+{
+	struct manner m = {0};
+
+	return read_locked(img, offset, iov, niov, &m);
 }
 
 int image_read(struct image *img, uint64_t offset, void *buf, size_t len)
@@ -266,6 +280,14 @@ int image_read(struct image *img, uint64_t offset, void *buf, size_t len)
 	struct iovec iov = {buf, len};
 
 	return image_readv(img, offset, &iov, 1);
+}
+
+int image_read_alone(struct image *img, uint64_t offset, void *buf, size_t len)
+{
+	struct iovec iov = {buf, len};
+	struct manner m = {.alone = true};
+
+	return read_locked(img, offset, &iov, 1, &m);
 }
 
 int image_read_extent(struct image *img, const struct extent *e, uint64_t offset, void *buf,
