@@ -145,6 +145,9 @@ class Judge:
     def contents(self, case, name, effect, p):
         """It was written to: what it shows is what it showed."""
         self.run(case, name + ", check", ["check", "-f", "qcow2", case.file])
+        # A cluster that its count calls free may be given to somebody else: only check sees that.
+        if case.name == "Q15-count-0-of-data" and effect != "repaired":
+            return
         if case.flat is None or effect == "other" or case.kind not in ("ok", "eio") or \
                 not case.convert:
             return
