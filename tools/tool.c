@@ -66,11 +66,14 @@ static void warn(void *arg, const char *sentence)
 
 int tool_close(struct image *img, int status)
 {
-	int ret = status == 0 ? image_flush(img) : 0;
+	for (struct image *layer = img; status == 0 && layer; layer = layer->backing) {
+		int ret = image_flush(layer);
 
-	if (ret < 0) {
-		tool_error("Could not flush '%s': %s", img->filename, tool_cause(img, ret));
-		status = 1;
+		if (ret < 0) {
+			tool_error("Could not flush '%s': %s", layer->filename,
+				   tool_cause(layer, ret));
+			status = 1;
+		}
 	}
 	image_unref(img);
 	return status;

@@ -43,8 +43,9 @@ bool tool_check_objects(const struct args *args);
 /* false after saying that -f and --image-opts exclude each other. */
 bool tool_check_common(struct args *args);
 /*
- * Closes the image that a command changed, flushed; status, or 1 after saying that this failed:
- * closing alone would not tell. No second sentence when status is a failure already.
+ * Closes the image that a command changed, flushed with what it changed below it; status, or 1
+ * after saying that this failed: closing alone would not tell. No second sentence when status is a
+ * failure already.
  */
 int tool_close(struct image *img, int status);
 /* The gate of --allow-references. NULL after saying why. */

@@ -30,6 +30,7 @@ struct fuzz {
 	uint64_t seed;
 	bool sound;  /* nothing was wrong with it: it is judged, too */
 	bool faulty; /* some I/O fails: contents are not judged */
+	bool zstd;
 	uint8_t *model;
 	uint64_t size; /* of the model */
 };
@@ -198,6 +199,49 @@ static bool change_snapshots(struct fuzz *z)
 	return ok && (what != 3 || read_model(z) == 0);
 }
 
+static bool change_bitmaps(struct fuzz *z)
+{
+	const char *name = below(z, 2) ? "fuzz" : "b";
+	unsigned what = below(z, 5);
+	bool ok;
+
+	if (what == 0)
+		ok = image_bitmap_add(z->img, name, UINT64_C(512) << below(z, 10), NULL);
+	else if (what == 1)
+		ok = image_bitmap_remove(z->img, name, NULL);
+	else if (what == 2)
+		ok = image_bitmap_clear(z->img, name, NULL);
+	else if (what == 3)
+		ok = image_bitmap_enable(z->img, name, below(z, 2), NULL);
+	else
+		ok = image_bitmap_merge(z->img, name, z->img, below(z, 2) ? "fuzz" : "b", NULL);
+	trace("bitmap %u %s: %d\n", what, name, ok);
+	return ok;
+}
+
+/* A cluster encoded by deflate, whatever the codec of the image is. */
+static bool write_coded(struct fuzz *z)
+{
+	uint32_t cluster = z->img->cluster_size;
+	uint64_t offset = below(z, z->img->size + 1) / MAX(cluster, 1) * cluster;
+	g_autofree uint8_t *plain = g_malloc(cluster + 1), *coded = g_malloc(cluster + 1);
+	int64_t len;
+	int ret;
+
+	memset(plain, 1 + (int)below(z, 255), cluster);
+	len = codec_deflate.encode(plain, cluster, coded, cluster, 0);
+	if (len <= 0 || offset + cluster > z->img->size)
+		return true;
+	ret = image_write_coded(z->img, offset, coded, len);
+	trace("coded %" PRIu64 ": %d\n", offset, ret);
+	/* With another codec it is garbage, which nobody looks at before it is read. */
+	if (ret == 0 && z->model && z->zstd)
+		g_clear_pointer(&z->model, g_free);
+	else if (ret == 0)
+		note(z, offset, plain, cluster);
+	return ret == 0;
+}
+
 static bool resize(struct fuzz *z)
 {
 	uint64_t size = below(z, 4) ? below(z, MODEL_MAX) : below(z, 1 << 28);
@@ -222,7 +266,7 @@ static bool resize(struct fuzz *z)
 
 static bool step(struct fuzz *z)
 {
-	switch (below(z, 12)) {
+	switch (below(z, 14)) {
 	case 0:
 	case 1:
 	case 2:
@@ -239,6 +283,10 @@ static bool step(struct fuzz *z)
 		return image_flush(z->img) == 0;
 	case 9:
 		return resize(z);
+	case 10:
+		return change_bitmaps(z);
+	case 11:
+		return write_coded(z);
 	default:
 		return change_snapshots(z);
 	}
@@ -307,8 +355,10 @@ static void body(void *arg)
 	};
 	struct file *faulty = NULL;
 	struct check_result result;
+	uint8_t codec = 0;
 
 	z->sound = is_sound(z->file);
+	z->zstd = file_read(z->file, 104, &codec, 1) == 0 && codec == 1;
 	trace("sound %d\n", z->sound);
 	z->faulty = below(z, 4) == 0;
 	if (z->faulty) {
