@@ -158,6 +158,8 @@ static void publish(struct image *img, struct qcow2 *q)
 	img->state = q;
 	img->size = h->size;
 	img->cluster_size = q->cluster_size;
+	img->write_unit = q->extended ? q->cluster_size / QCOW2_SUBCLUSTERS : q->cluster_size;
+	img->codec = q->external ? NULL : q->codec;
 	img->backing_name = g_strdup(h->backing_name);
 	img->backing_format = g_strdup(h->backing_format);
 	img->encrypted = h->crypt_method != QCOW2_CRYPT_NONE;
@@ -307,6 +309,7 @@ const struct format format_qcow2 = {
 	.open_options = open_options,
 	.create_options = qcow2_create_options,
 	.has_backing = true,
+	.has_compression = true,
 	.probe = qcow2_probe,
 	.open = qcow2_open,
 	.close = qcow2_close,

@@ -4,15 +4,12 @@
  * data is read, looked through for zeroes and written by a coroutine of its own,
  * so that reads, decoding and writes overlap.
  */
-#include "image/copy.h"
+#include "image/copy-internal.h"
 
 #include <errno.h>
 #include <string.h>
 
-#include "image/buffers.h"
-#include "image/image.h"
 #include "image/throttle.h"
-#include "io/pool.h"
 
 /* Long enough that hand-overs to workers cost little: 1 GiB of raw data takes 4 % less time than
  * in pieces of 256 KiB, compressed data 15 %. */
@@ -20,33 +17,7 @@
 #define SALVAGE	  512u
 #define ZERO_STEP (256u << 20) /* progress shows and SIGINT ends within large zero runs */
 
-struct copy {
-	const struct copy_job *job;
-	struct co_group group;
-	struct buffers buffers;
-	struct co_queue turn;
-	unsigned above;			 /* layers above the base; 0: there is no base */
-	uint64_t next_piece, next_write; /* numbers of pieces: writes begin in that order */
-	uint64_t done;
-	bool failed;
-	bool no_offload; /* the kernel refused once: not asked again */
-	GError *error;	 /* of the first failure */
-};
-
-struct piece {
-	struct copy *copy;
-	struct extent extent;
-	uint64_t offset; /* of the source's disk */
-	size_t len;
-	uint64_t number;
-};
-
-static uint64_t to_target(const struct copy_job *job, uint64_t offset)
-{
-	return job->target_start + (offset - job->start);
-}
-
-static void fail(struct copy *c, struct image *img, const char *doing, uint64_t offset, int err)
+void copy_fail(struct copy *c, struct image *img, const char *doing, uint64_t offset, int err)
 {
 	const char *why = image_fault_text(img);
 
@@ -97,79 +68,11 @@ static int read_piece(struct piece *p, uint8_t *buf)
 		return 0;
 	}
 	if (ret < 0)
-		fail(p->copy, job->source, "reading", p->offset, ret);
+		copy_fail(p->copy, job->source, "reading", p->offset, ret);
 	return ret;
 }
 
-/* ---- writing ------------------------------------------------------------------------------- */
-
-static int write_bytes(struct copy *c, uint64_t offset, const uint8_t *buf, size_t len)
-{
-	int ret = image_write(c->job->target, to_target(c->job, offset), buf, len);
-
-	if (ret < 0)
-		fail(c, c->job->target, "writing", to_target(c->job, offset), ret);
-	return ret;
-}
-
-static int write_zeroes(struct copy *c, uint64_t offset, uint64_t len)
-{
-	int ret;
-
-	if (c->job->target_is_zero)
-		return 0;
-	ret = image_write_zeroes(c->job->target, to_target(c->job, offset), len, true);
-	if (ret < 0)
-		fail(c, c->job->target, "writing zeroes", to_target(c->job, offset), ret);
-	return ret;
-}
-
-/* How many bytes from the front of buf are alike, in whole granules: zero or not. */
-static size_t alike(const uint8_t *buf, size_t len, size_t granule, bool *zero)
-{
-	size_t at = MIN(len, granule);
-
-	*zero = buffer_is_zero(buf, at);
-	while (at < len) {
-		size_t n = MIN(len - at, granule);
-
-		if (buffer_is_zero(buf + at, n) != *zero)
-			break;
-		at += n;
-	}
-	return at;
-}
-
-/* A granule that lies across a boundary of the disk would make holes that the host's file
- * system cannot have: the first one is cut so that the others begin at multiples. */
-static int write_sparse(struct copy *c, uint64_t offset, const uint8_t *buf, size_t len)
-{
-	size_t granule = c->job->sparse, done = 0;
-	int ret = 0;
-
-	while (ret == 0 && done < len) {
-		uint64_t skew = to_target(c->job, offset + done) % granule;
-		size_t span = skew ? MIN(len - done, granule - skew) : len - done, n;
-		bool zero;
-
-		n = alike(buf + done, span, granule, &zero);
-		ret = zero ? write_zeroes(c, offset + done, n)
-			   : write_bytes(c, offset + done, buf + done, n);
-		done += n;
-	}
-	return ret;
-}
-
-/* Waits until all earlier pieces have begun to write. */
-static void await_turn(struct piece *p)
-{
-	struct copy *c = p->copy;
-
-	while (!c->job->out_of_order && !c->failed && c->next_write != p->number)
-		co_queue_wait(&c->turn);
-	c->next_write = MAX(c->next_write, p->number + 1);
-	co_queue_wake_all(&c->turn);
-}
+/* ---- one piece ----------------------------------------------------------------------------- */
 
 /* true: done inside the kernel. Anything but full success leaves it to the ordinary way. */
 static bool offload(struct piece *p)
@@ -186,7 +89,7 @@ static bool offload(struct piece *p)
 		struct extent to;
 		int64_t n;
 
-		if (image_map(job->target, to_target(job, p->offset + done), p->len - done, NULL,
+		if (image_map(job->target, copy_place(job, p->offset + done), p->len - done, NULL,
 			      &to) < 0)
 			return false;
 		n = file_copy_range(p->extent.file, host, to.file, to.host,
@@ -198,19 +101,6 @@ static bool offload(struct piece *p)
 		done += n;
 	}
 	return true;
-}
-
-static int transfer(struct piece *p, uint8_t *buf)
-{
-	struct copy *c = p->copy;
-	int ret = read_piece(p, buf);
-
-	await_turn(p);
-	if (ret < 0 || c->failed)
-		return ret;
-	if (c->job->sparse)
-		return write_sparse(c, p->offset, buf, p->len);
-	return write_bytes(c, p->offset, buf, p->len);
 }
 
 static void advance(struct copy *c, uint64_t len)
@@ -230,12 +120,14 @@ static int piece_run(void *arg)
 	if (c->failed) {
 		/* nothing: an earlier piece failed */
 	} else if (offload(p)) {
-		await_turn(p);
+		copy_await_turn(p);
 	} else if (!(buf = buffers_take(&c->buffers))) {
 		ret = -ENOMEM;
-		fail(c, c->job->target, "allocating memory", p->offset, ret);
+		copy_fail(c, c->job->target, "allocating memory", p->offset, ret);
 	} else {
-		ret = transfer(p, buf);
+		ret = read_piece(p, buf);
+		if (ret == 0)
+			ret = copy_write_piece(p, buf);
 	}
 	if (!c->failed)
 		advance(c, p->len);
@@ -265,8 +157,9 @@ static void spawn_pieces(struct copy *c, const struct extent *e)
 		p->copy = c;
 		p->extent = *e;
 		p->offset = offset;
-		/* Pieces end at multiples of PIECE, so that clusters are not read twice. */
-		p->len = MIN(end - offset, PIECE - offset % PIECE);
+		/* Pieces end at multiples of their size, so that no cluster is in two. */
+		p->len = MIN(end - offset,
+			     c->piece_size - copy_place(c->job, offset) % c->piece_size);
 		p->number = c->next_piece++;
 		offset += p->len;
 		if (!may_go_on(c, p->len)) {
@@ -299,6 +192,52 @@ static bool left_to_base(const struct copy *c, const struct extent *e)
 	return c->above && e->kind == EXTENT_HOLE && e->depth == c->above - 1;
 }
 
+/*
+ * Cuts or widens what the map says to whole grains of the target: one that is zero, or the base's,
+ * only in part is read and written whole, so that a target never has to fill what it was not given.
+ * e->start lies on a grain's boundary, or where the copy begins.
+ */
+static void fit_to_grain(const struct copy *c, struct extent *e)
+{
+	const struct copy_job *job = c->job;
+	uint64_t end = job->start + job->len, stop = e->start + e->len;
+	uint64_t over = copy_place(job, stop) % c->grain;
+
+	if (c->grain == 1 || over == 0 || stop == end)
+		return;
+	if (stop - e->start > over) {
+		e->len -= over;
+		return;
+	}
+	e->len += MIN(c->grain - over, end - stop);
+	e->kind = EXTENT_CODED; /* not one extent any more: it is read by way of the map */
+	e->flags = 0;
+}
+
+/* What is to be done from offset on. */
+static int next_extent(struct copy *c, uint64_t offset, struct extent *e, bool *skip)
+{
+	const struct copy_job *job = c->job;
+	uint64_t end = job->start + job->len;
+	int ret = image_map_run(job->source, offset, MIN(end - offset, ZERO_STEP), job->base, e);
+
+	if (ret < 0) {
+		if (!job->salvage)
+			return ret;
+		/* Where even the tables are damaged: read, fail and salvage piece by piece. */
+		image_fault_clear(job->source);
+		*e = (struct extent){.start = offset,
+				     .len = MIN(end - offset, PIECE - offset % PIECE),
+				     .kind = EXTENT_CODED};
+	}
+	image_ask_host(e);
+	*skip = left_to_base(c, e) || (extent_is_zero(e) && job->sparse);
+	fit_to_grain(c, e);
+	/* What was widened is not of one kind any more. */
+	*skip = *skip && e->kind != EXTENT_CODED;
+	return 0;
+}
+
 static void walk(struct copy *c)
 {
 	const struct copy_job *job = c->job;
@@ -306,38 +245,42 @@ static void walk(struct copy *c)
 
 	while (offset < end && !c->failed) {
 		struct extent e;
-		uint64_t n = MIN(end - offset, ZERO_STEP);
-		int ret = image_map_run(job->source, offset, n, job->base, &e);
+		bool skip;
+		int ret = next_extent(c, offset, &e, &skip);
 
 		if (ret < 0) {
-			if (!job->salvage) {
-				fail(c, job->source, "reading", offset, ret);
-				return;
-			}
-			/* Where even the tables are damaged: read, fail and salvage piece by piece.
-			 */
-			image_fault_clear(job->source);
-			e = (struct extent){.start = offset,
-					    .len = MIN(end - offset, PIECE - offset % PIECE),
-					    .kind = EXTENT_CODED};
+			copy_fail(c, job->source, "reading", offset, ret);
+			return;
 		}
-		image_ask_host(&e);
 		offset += e.len;
-		if (left_to_base(c, &e) || (extent_is_zero(&e) && job->sparse)) {
-			if (left_to_base(c, &e) || write_zeroes(c, e.start, e.len) == 0)
-				advance(c, e.len);
-			if (job->cancelled && job->cancelled(job->arg))
-				c->failed = true;
+		if (!skip) {
+			spawn_pieces(c, &e);
 			continue;
 		}
-		spawn_pieces(c, &e);
+		if (left_to_base(c, &e) || copy_zeroes(c, e.start, e.len) == 0)
+			advance(c, e.len);
+		if (job->cancelled && job->cancelled(job->arg))
+			c->failed = true;
 	}
+}
+
+/* What the target takes as a whole: a cluster, or a part of one that it can have by itself. */
+static uint32_t target_grain(const struct copy_job *job)
+{
+	const struct image *img = job->target;
+
+	if (!img->format->reserve || !img->cluster_size)
+		return 1;
+	return img->write_unit && !job->encode ? img->write_unit : img->cluster_size;
 }
 
 bool image_copy(const struct copy_job *job, GError **error)
 {
-	struct copy c = {.job = job, .buffers.size = PIECE, .above = count_above(job)};
+	struct copy c = {.job = job, .above = count_above(job), .grain = target_grain(job)};
 
+	/* A cluster is not larger than 2 MiB. */
+	c.piece_size = MAX(PIECE, c.grain);
+	c.buffers.size = c.piece_size;
 	g_assert(job->coroutines >= 1 && job->coroutines <= COPY_COROUTINES_MAX);
 	co_group_init(&c.group, job->coroutines);
 	walk(&c);

@@ -23,13 +23,15 @@ struct copy_job {
 	struct image *target; /* writable */
 	uint64_t target_start;
 	/* Runs of zeroes of at least this many bytes are not written as data; a
-	 * multiple of 512. 0: every byte is written. */
+	 * multiple of 512. 0: every byte is written. Where the target has clusters, only whole
+	 * ones are left out. */
 	uint32_t sparse;
-	bool target_is_zero;	   /* zeroes need not be written at all */
-	unsigned coroutines;	   /* 1..COPY_COROUTINES_MAX */
-	bool out_of_order;	   /* else writes begin in the order of the disk */
-	bool salvage;		   /* what cannot be read becomes zeroes, and is told */
-	bool offload;		   /* try to copy inside the kernel */
+	bool target_is_zero; /* zeroes need not be written at all */
+	unsigned coroutines; /* 1..COPY_COROUTINES_MAX */
+	bool out_of_order;   /* else writes begin in the order of the disk */
+	bool salvage;	     /* what cannot be read becomes zeroes, and is told */
+	bool offload;	     /* try to copy inside the kernel */
+	bool encode; /* whole clusters compressed, by the target's codec; not out of order */
 	struct throttle *throttle; /* counts what is read and written; NULL: no limit */
 	/* Called now and then; may be NULL. done: bytes of this job. */
 	void (*progress)(void *arg, uint64_t done);

@@ -58,8 +58,8 @@ struct claim {
 	struct file *file;   /* where the data goes: file[host .. host+len) */
 	uint64_t host;
 	uint32_t coded_len; /* set before a compressed write is reserved: bytes at host */
-	bool fresh; /* nothing was ever written at host: it reads as zeroes */
-	bool fill;  /* the core must fill the rest of the unit from what was readable before */
+	bool fresh;	    /* nothing was ever written at host: it reads as zeroes */
+	bool fill; /* the core must fill the rest of the unit from what was readable before */
 	uint64_t word[4]; /* the driver's own */
 };
 enum reserve_flags {
@@ -82,7 +82,8 @@ struct format {
 	const struct option_desc *open_options;	  /* NULL: none beside driver, file.* */
 	const struct option_desc *create_options; /* NULL: cannot be created */
 	const struct option_desc *amend_options;
-	bool has_backing; /* knows backing files */
+	bool has_backing;     /* knows backing files */
+	bool has_compression; /* new images can have compressed clusters */
 
 	/* 0: not mine .. 100: surely. Pure: no I/O. */
 	int (*probe)(const struct probe *p);

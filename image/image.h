@@ -93,6 +93,9 @@ struct image {
 	uint32_t cluster_size; /* bytes; 0: the format has none */
 	char *backing_name;    /* as recorded, any bytes but NUL; NULL: none */
 	char *backing_format;  /* as recorded; NULL: none */
+	uint32_t write_unit; /* bytes that are written without reading around them; 0: cluster_size
+			      */
+	const struct codec *codec; /* for image_write_coded; NULL: it cannot */
 	bool encrypted, compressed, dirty, corrupt;
 	bool tracks_changes; /* the driver wants will_change: it keeps enabled bitmaps */
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* imgtool convert: to raw, from any chain or snapshot. */
+/* imgtool convert: from any chain or snapshot to a new image, or into one that is there. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +27,7 @@ static const struct opt options[] = {
 	{'T', NULL, "CACHE", "cache mode of the sources (default: writeback)"},
 	{'p', NULL, NULL, "show progress"},
 	OPT_QUIET,
-	{'c', NULL, NULL, "compress (not for raw)"},
+	{'c', NULL, NULL, "compress, on all processors (not for raw)"},
 	{'B', NULL, "FILE", "backing file of the target (not for raw)"},
 	{'b', NULL, "FILE", "the same as -B"},
 	{'F', NULL, "FMT", "format of that backing file"},
@@ -51,6 +51,7 @@ struct convert {
 	uint32_t sparse;
 	unsigned coroutines;
 	bool quiet;
+	bool has_base; /* the target has a backing file that the source's own layer stands on */
 };
 
 static uint64_t sectors_up(uint64_t bytes)
@@ -74,6 +75,8 @@ static bool check_switches(const struct args *a)
 		return refuse("Cannot enable copy offloading when -c is used");
 	if (opt_given(a, 'C') && opt_given(a, OPT_SALVAGE))
 		return refuse("Cannot use copy offloading in salvaging mode");
+	if (opt_given(a, 'n') && opt_given(a, OPT_TARGET_IS_ZERO) && opt_given(a, 'B'))
+		return refuse("--target-is-zero makes no sense with a backing file (-B)");
 	if (opt_given(a, OPT_SKIP_BROKEN) && !opt_given(a, OPT_BITMAPS))
 		return refuse("Use of --skip-broken-bitmaps requires --bitmaps");
 	if (opt_given(a, OPT_TARGET_IS_ZERO) && !opt_given(a, 'n'))
@@ -87,19 +90,22 @@ static bool check_switches(const struct args *a)
 	return true;
 }
 
+static const char *backing_of(const struct args *a)
+{
+	return opt_given(a, 'B') ? opt_value(a, 'B') : opt_value(a, 'b');
+}
+
 /* What the target's format would have to be able to. */
 static bool check_abilities(const struct args *a, const struct format *format)
 {
-	const char *name = format->name;
-
-	if (opt_given(a, 'B') || opt_given(a, 'b')) {
-		tool_error("Backing file not supported for file format '%s'", name);
+	if (!format->has_backing && backing_of(a)) {
+		tool_error("Backing file not supported for file format '%s'", format->name);
 		return false;
 	}
-	if (opt_given(a, 'c'))
+	if (!format->has_compression && opt_given(a, 'c'))
 		return refuse("Compression not supported for this file format");
-	if (opt_given(a, OPT_BITMAPS)) {
-		tool_error("Format driver '%s' does not support bitmaps", name);
+	if (!format->bitmap_add && opt_given(a, OPT_BITMAPS)) {
+		tool_error("Format driver '%s' does not support bitmaps", format->name);
 		return false;
 	}
 	return true;
@@ -161,6 +167,8 @@ static bool parse(struct convert *c)
 		return refuse("Must specify image file name");
 	if (opt_given(a, 'l') && a->n > 2)
 		return refuse("No support for concatenating multiple snapshot");
+	if (opt_given(a, OPT_BITMAPS) && a->n > 2)
+		return refuse("Copying bitmaps only possible with single source");
 	c->quiet = opt_given(a, 'q');
 	return true;
 }
@@ -192,8 +200,30 @@ static bool open_sources(struct convert *c)
 	return true;
 }
 
+/* Options that contradict one another, or what the command is to do. */
+static bool check_create_options(const struct convert *c)
+{
+	const struct options *o = c->create_options;
+	const char *preallocation = options_peek(o, "preallocation");
+	const char *compat = options_peek(o, "compat");
+	bool compress = opt_given(c->args, 'c');
+
+	if (compress && preallocation && strcmp(preallocation, "off") != 0)
+		return refuse("Compression and preallocation not supported at the same time");
+	if (compress && options_peek(o, "data_file"))
+		return refuse("Compression and an external data file not supported at the same "
+			      "time");
+	if (opt_given(c->args, OPT_BITMAPS) && compat &&
+	    (!strcmp(compat, "0.10") || !strcmp(compat, "v2"))) {
+		tool_error("Format driver '%s' does not support bitmaps", c->format->name);
+		return false;
+	}
+	return true;
+}
+
 static bool make_create_options(struct convert *c)
 {
+	const char *target = c->args->operands[c->args->n - 1];
 	g_autofree char *size = g_strdup_printf("%" G_GUINT64_FORMAT, c->total);
 	GError *error = NULL;
 
@@ -210,6 +240,33 @@ static bool make_create_options(struct convert *c)
 		size = g_strdup_printf("%" G_GUINT64_FORMAT, c->sources[0]->size);
 	}
 	options_set(c->create_options, "size", size);
+	if (backing_of(c->args))
+		options_set(c->create_options, "backing_file", backing_of(c->args));
+	if (opt_given(c->args, 'F'))
+		options_set(c->create_options, "backing_fmt", opt_value(c->args, 'F'));
+	c->has_base = options_peek(c->create_options, "backing_file");
+	return check_create_options(c) &&
+	       tool_settle_backing(c->args, target, c->create_options, false);
+}
+
+static bool check_target(struct convert *c)
+{
+	const struct image *img = c->target.img;
+
+	if (img->size < (c->n == 1 ? c->sources[0]->size : c->total))
+		return refuse("output file is smaller than input file");
+	if (opt_given(c->args, 'c') && !img->codec)
+		return refuse("Compression not supported for this file format");
+	if (opt_given(c->args, OPT_TARGET_IS_ZERO) && img->backing_name)
+		return refuse("--target-is-zero is wrong for an image with a backing file");
+	return true;
+}
+
+static bool check_joined(const struct convert *c)
+{
+	if (c->n > 1 && c->has_base)
+		return refuse("Having a backing file for the target makes no sense when "
+			      "concatenating multiple input images");
 	return true;
 }
 
@@ -228,17 +285,58 @@ static bool open_target(struct convert *c)
 		s.format = c->format->name;
 	if (!s.with_image_opts && target_is_source(c->target.name, c->sources, c->n))
 		return false;
-	if (c->target.create && !make_create_options(c))
+	c->has_base = backing_of(c->args);
+	if ((c->target.create && !make_create_options(c)) || !check_joined(c))
 		return false;
 	if (!target_open(c->args, &c->target, c->format, c->create_options, &s))
 		return false;
-	if (c->target.img->size < (c->n == 1 ? c->sources[0]->size : c->total)) {
-		tool_error("output file is smaller than input file");
-		image_unref(c->target.img);
-		c->target.img = NULL;
+	if (check_target(c))
+		return true;
+	target_abandon(&c->target);
+	return false;
+}
+
+/* ---- bitmaps ------------------------------------------------------------------------------- */
+
+static void on_bitmap_warning(void *arg, const char *sentence)
+{
+	fprintf(stderr, "%s: warning: %s\n", tool_name, sentence);
+}
+
+/* Told before hours of copying. */
+static bool check_bitmaps(struct convert *c)
+{
+	struct image *source = c->sources[0];
+	g_autoptr(GPtrArray) list = NULL;
+	GError *error = NULL;
+
+	if (!opt_given(c->args, OPT_BITMAPS))
+		return true;
+	if (!source->format->bitmap_list)
+		return refuse("Source lacks bitmap support");
+	list = image_bitmaps(source, &error);
+	if (!list) {
+		tool_say(error, NULL);
 		return false;
 	}
+	for (guint i = 0; i < list->len && !opt_given(c->args, OPT_SKIP_BROKEN); i++) {
+		const struct bitmap_info *b = g_ptr_array_index(list, i);
+
+		if (b->inconsistent) {
+			tool_error("Cannot copy inconsistent bitmap '%s'\nUse "
+				   "--skip-broken-bitmaps, or use 'qemu-img bitmap --remove'",
+				   b->name);
+			return false;
+		}
+	}
 	return true;
+}
+
+static bool copy_bitmaps(struct convert *c, GError **error)
+{
+	return !opt_given(c->args, OPT_BITMAPS) ||
+	       image_bitmaps_copy(c->sources[0], c->target.img, opt_given(c->args, OPT_SKIP_BROKEN),
+				  on_bitmap_warning, NULL, error);
 }
 
 /* ---- copying -----------------------------------------------------------------------------------
@@ -276,9 +374,12 @@ static bool copy_all(struct convert *c, GError **error)
 		 * does too, and keeps its space because nothing is punched. */
 		.target_is_zero = c->target.is_zero || opt_given(a, OPT_TARGET_IS_ZERO),
 		.coroutines = c->coroutines,
-		.out_of_order = opt_given(a, 'W'),
+		.out_of_order = opt_given(a, 'W') && !opt_given(a, 'c'),
 		.salvage = opt_given(a, OPT_SALVAGE),
 		.offload = opt_given(a, 'C'),
+		.encode = opt_given(a, 'c'),
+		/* What the source's own backing file has is in the target's, too. */
+		.base = c->has_base ? c->sources[0]->backing : NULL,
 		.throttle = &c->throttle,
 		.progress = on_progress,
 		.salvaged = on_salvaged,
@@ -307,10 +408,10 @@ static bool convert(struct convert *c)
 		return false;
 	if (tool_wants_option_help(c->args))
 		return tool_print_option_help(c->format, true) == 0;
-	if (!open_sources(c) || !open_target(c))
+	if (!open_sources(c) || !check_bitmaps(c) || !open_target(c))
 		return false;
 	progress_begin(&c->progress, opt_given(c->args, 'p') && !c->quiet, 1);
-	if (copy_all(c, &error))
+	if (copy_all(c, &error) && copy_bitmaps(c, &error))
 		progress_update(&c->progress, 1, 1);
 	progress_end(&c->progress);
 	return target_close(&c->target, error);
@@ -334,7 +435,7 @@ const struct command command_convert = {
 	.options = options,
 	.operands = "FILE... TARGET",
 	.summary = "Copy images, or a snapshot of one, into a new image",
-	.examples = {"convert -O raw disk.qcow2 disk.raw",
+	.examples = {"convert -c -O qcow2 disk.raw disk.qcow2",
 		     "convert -p -l before disk.qcow2 old.raw",
 		     "convert -n -O raw disk.qcow2 /dev/vg/disk"},
 };

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The copy engine's writing half. Encoding is done by the worker pool, a piece at a time, and in
+ * the order of the disk only from there on.
+ */
+#include "image/copy-internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "io/pool.h"
+
+static int write_bytes(struct copy *c, uint64_t offset, const uint8_t *buf, size_t len)
+{
+	int ret = image_write(c->job->target, copy_place(c->job, offset), buf, len);
+
+	if (ret < 0)
+		copy_fail(c, c->job->target, "writing", copy_place(c->job, offset), ret);
+	return ret;
+}
+
+int copy_zeroes(struct copy *c, uint64_t offset, uint64_t len)
+{
+	int ret;
+
+	if (c->job->target_is_zero)
+		return 0;
+	ret = image_write_zeroes(c->job->target, copy_place(c->job, offset), len, true);
+	if (ret < 0)
+		copy_fail(c, c->job->target, "writing zeroes", copy_place(c->job, offset), ret);
+	return ret;
+}
+
+/* How many bytes from the front of buf are alike, in whole granules: zero or not. */
+static size_t alike(const uint8_t *buf, size_t len, size_t granule, bool *zero)
+{
+	size_t at = MIN(len, granule);
+
+	*zero = buffer_is_zero(buf, at);
+	while (at < len) {
+		size_t n = MIN(len - at, granule);
+
+		if (buffer_is_zero(buf + at, n) != *zero)
+			break;
+		at += n;
+	}
+	return at;
+}
+
+/* A granule that lies across a boundary of the disk would make holes that the host's file
+ * system cannot have: the first one is cut so that the others begin at multiples. */
+static int write_sparse(struct copy *c, uint64_t offset, const uint8_t *buf, size_t len)
+{
+	size_t granule = MAX(c->job->sparse, c->grain), done = 0;
+	int ret = 0;
+
+	while (ret == 0 && done < len) {
+		uint64_t skew = copy_place(c->job, offset + done) % granule;
+		size_t span = skew ? MIN(len - done, granule - skew) : len - done, n;
+		bool zero;
+
+		n = alike(buf + done, span, granule, &zero);
+		ret = zero ? copy_zeroes(c, offset + done, n)
+			   : write_bytes(c, offset + done, buf + done, n);
+		done += n;
+	}
+	return ret;
+}
+
+static void pass_turn(struct piece *p)
+{
+	struct copy *c = p->copy;
+
+	c->next_write = MAX(c->next_write, p->number + 1);
+	co_queue_wake_all(&c->turn);
+}
+
+static void wait_for_turn(struct piece *p)
+{
+	struct copy *c = p->copy;
+
+	while (!c->job->out_of_order && !c->failed && c->next_write != p->number)
+		co_queue_wait(&c->turn);
+}
+
+void copy_await_turn(struct piece *p)
+{
+	wait_for_turn(p);
+	pass_turn(p);
+}
+
+/* ---- encoding ------------------------------------------------------------------------------- */
+
+enum { UNIT_ZERO = -1, UNIT_PLAIN = -2 }; /* else the bytes of the encoded one */
+
+struct encoding {
+	const struct codec *codec;
+	uint8_t *plain, *coded;	 /* coded: unit i at i * unit */
+	size_t len, unit, first; /* first: bytes up to the first whole unit, left as they are */
+	bool to_the_end;	 /* the last unit is cut by the disk's end: filled up with zeroes */
+	bool find_zeroes;
+	int64_t *result; /* of each unit */
+};
+
+/* Pure: by a worker. */
+static int encode_units(void *arg)
+{
+	struct encoding *e = arg;
+
+	for (size_t at = e->first, i = 0; at < e->len; at += e->unit, i++) {
+		size_t n = MIN(e->len - at, e->unit);
+		int64_t ret;
+
+		if (e->find_zeroes && buffer_is_zero(e->plain + at, n)) {
+			e->result[i] = UNIT_ZERO;
+			continue;
+		}
+		e->result[i] = UNIT_PLAIN;
+		if (n < e->unit && !e->to_the_end)
+			continue;
+		memset(e->plain + at + n, 0, e->unit - n);
+		ret = e->codec->encode(e->plain + at, e->unit, e->coded + i * e->unit, e->unit - 1,
+				       0);
+		if (ret > 0)
+			e->result[i] = ret;
+		else if (ret != -ENOSPC)
+			return ret ? ret : -EINVAL;
+	}
+	return 0;
+}
+
+static int write_unit(struct piece *p, const struct encoding *e, size_t i)
+{
+	struct copy *c = p->copy;
+	size_t at = e->first + i * e->unit, n = MIN(e->len - at, e->unit);
+	uint64_t to = copy_place(c->job, p->offset + at);
+	int ret;
+
+	if (e->result[i] == UNIT_ZERO)
+		return copy_zeroes(c, p->offset + at, n);
+	if (e->result[i] == UNIT_PLAIN)
+		return write_bytes(c, p->offset + at, e->plain + at, n);
+	ret = image_write_coded(c->job->target, to, e->coded + i * e->unit, e->result[i]);
+	if (ret < 0)
+		copy_fail(c, c->job->target, "writing", to, ret);
+	return ret;
+}
+
+static int write_encoded(struct piece *p, struct encoding *e)
+{
+	struct copy *c = p->copy;
+	int ret = pool_run(encode_units, e);
+
+	if (ret < 0)
+		copy_fail(c, c->job->target, "compressing", copy_place(c->job, p->offset), ret);
+	wait_for_turn(p);
+	if (ret == 0 && !c->failed && e->first)
+		ret = write_bytes(c, p->offset, e->plain, MIN(e->first, e->len));
+	for (size_t i = 0; ret == 0 && !c->failed && e->first + i * e->unit < e->len; i++)
+		ret = write_unit(p, e, i);
+	pass_turn(p);
+	return ret;
+}
+
+static int encode_piece(struct piece *p, uint8_t *buf)
+{
+	struct copy *c = p->copy;
+	uint64_t to = copy_place(c->job, p->offset);
+	size_t unit = c->grain;
+	struct encoding e = {
+		.codec = c->job->target->codec,
+		.plain = buf,
+		.len = p->len,
+		.unit = unit,
+		/* Where several disks are joined, one may begin inside of a cluster. */
+		.first = (unit - to % unit) % unit,
+		.to_the_end = to + p->len == c->job->target->size,
+		.find_zeroes = c->job->sparse,
+		.result = g_new(int64_t, c->piece_size / unit + 1),
+	};
+	int ret = -ENOMEM;
+
+	e.coded = buffers_take(&c->buffers);
+	if (e.coded)
+		ret = write_encoded(p, &e);
+	else
+		copy_fail(c, c->job->target, "allocating memory", p->offset, ret);
+	buffers_give(&c->buffers, e.coded);
+	g_free(e.result);
+	return ret;
+}
+
+int copy_write_piece(struct piece *p, uint8_t *buf)
+{
+	struct copy *c = p->copy;
+
+	if (c->job->encode)
+		return encode_piece(p, buf);
+	copy_await_turn(p);
+	if (c->failed)
+		return 0;
+	if (c->job->sparse)
+		return write_sparse(c, p->offset, buf, p->len);
+	return write_bytes(c, p->offset, buf, p->len);
+}
