@@ -59,7 +59,7 @@ int qcow2_check_place(struct image *img, uint64_t host, uint64_t len, const char
 	if (fixed)
 		return qcow2_mark_corrupt(img, 0, "%s at 0x%" PRIx64 " would overwrite the %s",
 					  what, host, fixed->what);
-	for (uint64_t at = host; at < host + len; at += q->cluster_size)
+	for (uint64_t at = host & ~(q->cluster_size - 1ull); at < host + len; at += q->cluster_size)
 		if (qcow2_is_table(q, at))
 			return qcow2_mark_corrupt(img, 0,
 						  "%s at 0x%" PRIx64

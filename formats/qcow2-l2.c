@@ -177,11 +177,14 @@ int qcow2_l2_get(struct image *img, uint64_t l2_offset, uint64_t cluster, uint64
 int qcow2_l2_release(struct image *img, const struct qcow2_cluster *old)
 {
 	const struct qcow2 *q = qcow2_of(img);
+	bool coded = old->kind == QCOW2_CLUSTER_CODED;
+	uint64_t len = coded ? old->coded_len : q->cluster_size;
+	int ret;
 
 	/* In a data file, a cluster's place is its own for ever. */
 	if (!old->host || q->external)
 		return 0;
-	if (old->kind == QCOW2_CLUSTER_CODED)
-		return qcow2_free_later(img, old->host, old->coded_len);
-	return qcow2_free_later(img, old->host, q->cluster_size);
+	/* A damaged entry must not have a table given up: it would be overwritten next. */
+	ret = qcow2_check_place(img, old->host, len, "what comes after guest data");
+	return ret < 0 ? ret : qcow2_free_later(img, old->host, len);
 }
