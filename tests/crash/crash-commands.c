@@ -32,6 +32,7 @@ struct command_case {
 	bool fresh;   /* top is made by the command: until its end it may be nothing at all */
 	bool between; /* top's disk is neither old nor new meanwhile */
 	bool damaged; /* before the command, so that check finds things */
+	const char *bitmaps; /* an image whose bitmaps were enabled when its disk was empty */
 };
 
 /* What the preparations are made of. */
@@ -43,6 +44,7 @@ static const char functions[] =
 	"'write -q -z 100k 40k' 'write -q -P 3 1k 3k'; }; "
 	"more() { io ${1:-disk.qcow2} 'write -q -P 17 30k 50k' 'write -q -P 18 300k 70k' "
 	"'write -q -z 210k 40k' 'discard -q 410k 10k'; }; "
+	"bits() { qemu-img bitmap --add -g 4k $1 a; qemu-img bitmap --add $1 b; }; "
 	"snap() { qemu-img snapshot -c $1 disk.qcow2; }; "
 	"base() { qemu-img create -q -f $1 ${2:+-o $2} $3 512k; "
 	"  qemu-io -f $1 -c 'write -q -P 9 0 300k' -c 'write -q -z 50k 10k' $3; }; "
@@ -83,9 +85,9 @@ static const struct command_case cases[] = {
 	{"resize grow by", "make cluster_size=4k; fill", "resize -q disk.qcow2 +1M",
 	 .again = AGAIN_NEVER},
 	{"resize grow metadata", "make cluster_size=4k; fill",
-	 "resize -q --preallocation=metadata disk.qcow2 1M"},
+	 "resize -q --preallocation=metadata disk.qcow2 1M", .again = AGAIN_UNLESS_DONE},
 	{"resize grow full", "make cluster_size=4k; fill",
-	 "resize -q --preallocation=full disk.qcow2 1M"},
+	 "resize -q --preallocation=full disk.qcow2 1M", .again = AGAIN_UNLESS_DONE},
 	{"resize grow overlay",
 	 "base raw '' base.raw; over base.raw raw disk.qcow2 cluster_size=4k; "
 	 "truncate -s 1M base.raw",
@@ -195,6 +197,24 @@ static const struct command_case cases[] = {
 	 "make cluster_size=4k; qemu-img bitmap --add -g 4k disk.qcow2 a; fill; "
 	 "qemu-img bitmap --add -g 4k disk.qcow2 b; more",
 	 "bitmap --merge a disk.qcow2 b"},
+
+	{"bitmap and snapshot", "make cluster_size=1k; bits disk.qcow2; fill; more",
+	 "snapshot -c new disk.qcow2", .again = AGAIN_UNLESS_DONE, .bitmaps = "disk.qcow2"},
+	{"bitmap and going back", "make cluster_size=1k; bits disk.qcow2; " TWO_SNAPSHOTS,
+	 "snapshot -a s1 disk.qcow2", .bitmaps = "disk.qcow2"},
+	{"bitmap and resize", "make cluster_size=4k; bits disk.qcow2; fill; more",
+	 "resize -q disk.qcow2 3M", .bitmaps = "disk.qcow2"},
+	{"bitmap and shrink", "make cluster_size=4k; bits disk.qcow2; fill; more",
+	 "resize -q --shrink disk.qcow2 100k", .bitmaps = "disk.qcow2"},
+	{"bitmap and amend", "make cluster_size=4k; bits disk.qcow2; fill",
+	 "amend -q -o refcount_bits=64 disk.qcow2", .bitmaps = "disk.qcow2"},
+	{"bitmap and commit",
+	 "qemu-img create -q -f qcow2 -o cluster_size=1k base.qcow2 512k; "
+	 "bits base.qcow2; fill base.qcow2; over base.qcow2 qcow2 disk.qcow2 cluster_size=4k; more",
+	 "commit -q disk.qcow2", .bitmaps = "base.qcow2"},
+	{"bitmap and writing", "make cluster_size=1k; bits disk.qcow2; fill",
+	 "bench -q -w -c 60 -d 4 -s 3000 --pattern=5 --flush-interval=8 disk.qcow2",
+	 .between = true, .bitmaps = "disk.qcow2"},
 
 	/* create, convert, dd, bench */
 	{"create", "true", "create -q -f qcow2 -o cluster_size=4k disk.qcow2 512k", .fresh = true},
@@ -407,6 +427,26 @@ static bool each_qcow2(const struct cut *cut, each_fn *fn, GError **error)
 	return true;
 }
 
+/* The disk was empty when the bitmaps began: whatever is not zero must be in them. */
+static bool bitmaps_true(const struct cutting *c, GError **error)
+{
+	struct disk now = {0}, empty = {0};
+	unsigned trusted;
+	bool ok = true;
+
+	if (!c->c->bitmaps)
+		return true;
+	ok = disk_read(c->c->bitmaps, NULL, &now, error);
+	if (ok) {
+		empty.size = now.size;
+		empty.bytes = g_malloc0(now.size);
+		ok = judge_bitmaps(c->c->bitmaps, &empty, &now, &trusted, error);
+	}
+	disk_clear(&now);
+	disk_clear(&empty);
+	return ok;
+}
+
 /* Looks again, after something that must not have changed what was seen. */
 static bool still(const struct cutting *c, const struct view *v, const char *when, GError **error)
 {
@@ -479,8 +519,9 @@ static bool judge(void *arg, const struct cut *cut, GError **error)
 	if (!ok)
 		return false;
 	ok = view_allowed(c, &v, ended, error);
+	ok = ok && bitmaps_true(c, error);
 	if (ok && !c->c->between && !c->c->fresh)
-		ok = afterwards(c, cut, &v, error);
+		ok = afterwards(c, cut, &v, error) && bitmaps_true(c, error);
 	view_clear(&v);
 	return ok;
 }
