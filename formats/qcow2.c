@@ -49,7 +49,8 @@ void qcow2_collect_fixed(struct qcow2 *q)
 		add_fixed(q, h->reftable_offset, reftable_len, "refcount table");
 	if (h->nb_snapshots)
 		add_fixed(q, h->snapshots_offset, q->snapshots_length, "snapshot table");
-	if (qcow2_has_bitmaps(q) &&
+	/* One that is not aligned is damage, and not looked at. */
+	if (qcow2_has_bitmaps(q) && !(h->bitmap_directory_offset & (q->cluster_size - 1)) &&
 	    qcow2_inside(h->bitmap_directory_offset, h->bitmap_directory_size, q->file_size))
 		add_fixed(q, h->bitmap_directory_offset, h->bitmap_directory_size,
 			  "bitmap directory");
@@ -216,6 +217,15 @@ static bool check_bitmaps(struct image *img, GError **error)
 	       qcow2_bitmaps_each(img, ignore_bitmap, NULL, error);
 }
 
+static void warn_of_bitmaps(struct image *img)
+{
+	g_autoptr(GError) error = NULL;
+
+	if (!check_bitmaps(img, &error))
+		image_warn(img, "the dirty bitmaps are damaged and not looked at: %s",
+			   error->message);
+}
+
 static bool qcow2_open(struct image *img, struct options *options, GError **error)
 {
 	struct qcow2 *q = g_new0(struct qcow2, 1);
@@ -228,8 +238,10 @@ static bool qcow2_open(struct image *img, struct options *options, GError **erro
 		goto fail;
 	qcow2_collect_fixed(q);
 	publish(img, q);
-	if (!(img->flags & IMAGE_RDWR))
+	if (!(img->flags & IMAGE_RDWR)) {
+		warn_of_bitmaps(img);
 		return true;
+	}
 	q->writer = qcow2_writer_new();
 	if (!check_bitmaps(img, error) || !clear_unknown(img, q, error) ||
 	    !settle_dirty(img, q, error)) {

@@ -49,3 +49,18 @@ void image_fault_clear(struct image *img)
 			g_clear_pointer(&img->core->owner->core->fault, g_free);
 	}
 }
+
+void image_warn(struct image *img, const char *format, ...)
+{
+	const struct image_open_options *o = &img->core->options;
+	g_autofree char *words = NULL, *sentence = NULL;
+	va_list ap;
+
+	if (!o->warn)
+		return;
+	va_start(ap, format);
+	words = g_strdup_vprintf(format, ap);
+	va_end(ap);
+	sentence = g_strdup_printf("'%s': %s", img->filename, words);
+	o->warn(o->warn_arg, sentence);
+}

@@ -277,6 +277,9 @@ void image_fault(struct image *img, int err, uint64_t offset, const char *format
  * the chain is found. */
 const char *image_fault_text(struct image *img);
 void image_fault_clear(struct image *img);
+/* For drivers, while they open: a sentence that is no error, to whoever opens the image; the file's
+ * name is put in front. */
+void image_warn(struct image *img, const char *format, ...) G_GNUC_PRINTF(2, 3);
 
 /* zero.c */
 bool buffer_is_zero(const void *buf, size_t len);
