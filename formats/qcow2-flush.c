@@ -33,6 +33,14 @@ void qcow2_writer_free(struct qcow2_writer *w)
 	g_free(w);
 }
 
+void qcow2_writer_forget(struct qcow2_writer *w)
+{
+	memset(w->hint, 0, sizeof(w->hint));
+	w->coded_at = 0;
+	g_hash_table_remove_all(w->tables);
+	w->begun = false;
+}
+
 /* ---- tables that nothing else may be written to -------------------------------------------------
  */
 

@@ -8,15 +8,15 @@
 #include "formats/qcow2.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "image/cache.h"
-#include "image/spacemap.h"
 
 struct rebuild {
 	struct image *img;
 	struct qcow2 *q;
-	const struct spacemap *counts, *minus;
+	const struct qcow2_count_source *source;
 	uint64_t clusters; /* counted */
 	unsigned order, block_bits;
 	uint64_t first, n; /* where the new clusters are: blocks, then the table */
@@ -24,36 +24,43 @@ struct rebuild {
 	GArray *blocks; /* uint64_t: indices, ascending */
 };
 
-static uint64_t count_of(const struct rebuild *r, uint64_t cluster)
+static int count_of(const struct rebuild *r, uint64_t cluster, uint64_t *count)
 {
-	if (cluster >= r->first && cluster < r->first + r->n)
-		return 1;
-	if (cluster >= r->clusters)
+	*count = cluster >= r->first && cluster < r->first + r->n;
+	if (*count || cluster >= r->clusters)
 		return 0;
-	return spacemap_get(r->counts, cluster) - (r->minus ? spacemap_get(r->minus, cluster) : 0);
+	return r->source->get(r->source->arg, cluster, count);
 }
 
 /* Does a count that is not 0 belong into block i? */
-static bool block_needed(const struct rebuild *r, uint64_t i)
+static int block_needed(const struct rebuild *r, uint64_t i, bool *needed)
 {
 	uint64_t start = i << r->block_bits, end = (i + 1) << r->block_bits;
+	int err = 0;
 
-	if (start < r->first + r->n && r->first < end)
-		return true;
-	for (uint64_t c = start; c < MIN(end, r->clusters); c++)
-		if (count_of(r, c))
-			return true;
-	return false;
+	*needed = start < r->first + r->n && r->first < end;
+	for (uint64_t c = start; !err && !*needed && c < MIN(end, r->clusters); c++) {
+		uint64_t count;
+
+		err = count_of(r, c, &count);
+		*needed = count != 0;
+	}
+	return err;
 }
 
-static void find_blocks(struct rebuild *r)
+static int find_blocks(struct rebuild *r)
 {
 	uint64_t end = MAX(r->clusters, r->first + r->n);
+	bool needed;
+	int err = 0;
 
 	g_array_set_size(r->blocks, 0);
-	for (uint64_t i = 0; i << r->block_bits < end; i++)
-		if (block_needed(r, i))
+	for (uint64_t i = 0; !err && i << r->block_bits < end; i++) {
+		err = block_needed(r, i, &needed);
+		if (!err && needed)
 			g_array_append_val(r->blocks, i);
+	}
+	return err;
 }
 
 /* The new clusters are counted by the blocks that lie in them, so their number is found by trying
@@ -66,8 +73,10 @@ static int plan(struct rebuild *r)
 	r->first = MAX(file_end, r->clusters);
 	for (;;) {
 		uint64_t n, last;
+		int err = find_blocks(r);
 
-		find_blocks(r);
+		if (err)
+			return err;
 		last = r->blocks->len ? g_array_index(r->blocks, uint64_t, r->blocks->len - 1) : 0;
 		r->table_clusters = ((last + 1) * 8 + r->q->cluster_size - 1) >> r->q->cluster_bits;
 		if (r->table_clusters << r->q->cluster_bits > QCOW2_MAX_REFTABLE_BYTES)
@@ -85,8 +94,11 @@ static int write_block(struct rebuild *r, uint64_t which, uint8_t *buf)
 
 	memset(buf, 0, r->q->cluster_size);
 	for (uint64_t c = 0; c < n; c++) {
-		uint64_t count = count_of(r, (i << r->block_bits) + c);
+		uint64_t count;
+		int err = count_of(r, (i << r->block_bits) + c, &count);
 
+		if (err)
+			return err;
 		if (r->order < 6 && count >> (1u << r->order))
 			return -ERANGE;
 		if (count)
@@ -115,8 +127,11 @@ static int write_all(struct rebuild *r)
 	g_autofree uint8_t *buf = g_try_malloc(r->q->cluster_size);
 	int err = buf ? 0 : -ENOMEM;
 
-	for (guint w = 0; !err && w < r->blocks->len; w++)
+	for (guint w = 0; !err && w < r->blocks->len; w++) {
 		err = write_block(r, w, buf);
+		if (r->source->progress && r->source->progress->tell)
+			r->source->progress->tell(r->source->progress->arg, w + 1, r->blocks->len);
+	}
 	if (!err)
 		err = write_table(r);
 	return err ? err : file_flush(r->img->file);
@@ -137,15 +152,14 @@ static int switch_over(struct rebuild *r)
 	return err;
 }
 
-int qcow2_rebuild_refcounts(struct image *img, const struct spacemap *counts,
-			    const struct spacemap *minus, uint64_t clusters, unsigned order)
+int qcow2_rebuild_refcounts(struct image *img, const struct qcow2_count_source *source,
+			    uint64_t clusters, unsigned order)
 {
 	struct qcow2 *q = qcow2_of(img);
 	struct rebuild r = {
 		.img = img,
 		.q = q,
-		.counts = counts,
-		.minus = minus,
+		.source = source,
 		.clusters = clusters,
 		.order = order,
 		.block_bits = q->cluster_bits + 3 - order,
@@ -160,8 +174,84 @@ int qcow2_rebuild_refcounts(struct image *img, const struct spacemap *counts,
 	g_array_unref(r.blocks);
 	cache_drop_file(img->cache, img->file);
 	qcow2_relayout(img);
+	if (q->writer)
+		qcow2_writer_forget(q->writer);
 	return err;
 }
+
+/* ---- another width -----------------------------------------------------------------------------
+ */
+
+struct stored {
+	struct image *img;
+	GHashTable *structure; /* clusters of the old table and its blocks, which will be free */
+	uint64_t greatest, where;
+};
+
+static int get_stored(void *arg, uint64_t cluster, uint64_t *count)
+{
+	struct stored *s = arg;
+	int err;
+
+	*count = 0;
+	if (g_hash_table_contains(s->structure, (gpointer)(uintptr_t)cluster))
+		return 0;
+	err = qcow2_refcount(s->img, cluster << qcow2_of(s->img)->cluster_bits, count);
+	if (*count > s->greatest) {
+		s->greatest = *count;
+		s->where = cluster;
+	}
+	return err;
+}
+
+static int note_structure(struct stored *s)
+{
+	const struct qcow2 *q = qcow2_of(s->img);
+	uint64_t table = q->header.reftable_offset >> q->cluster_bits;
+	int err = 0;
+
+	for (uint64_t i = 0; i < q->header.reftable_clusters; i++)
+		g_hash_table_add(s->structure, (gpointer)(uintptr_t)(table + i));
+	for (uint64_t i = 0; !err && i < qcow2_reftable_entries(q); i++) {
+		uint64_t block;
+		be64_t entry;
+
+		err = cache_read(s->img->cache, s->img->file, q->header.reftable_offset + i * 8,
+				 &entry, sizeof(entry));
+		block = (be64_get(entry) & QCOW2_REFTABLE_OFFSET_MASK) >> q->cluster_bits;
+		if (!err && block)
+			g_hash_table_add(s->structure, (gpointer)(uintptr_t)block);
+	}
+	return err;
+}
+
+int qcow2_change_refcount_order(struct image *img, unsigned order,
+				const struct image_progress *progress, GError **error)
+{
+	struct qcow2 *q = qcow2_of(img);
+	struct stored s = {.img = img, .structure = g_hash_table_new(NULL, NULL)};
+	struct qcow2_count_source source = {get_stored, &s, progress};
+	uint64_t clusters = (q->file_size + q->cluster_size - 1) >> q->cluster_bits;
+	/* What is dirty would be lost with the old structure's blocks. */
+	int err = qcow2_flush(img);
+
+	if (!err)
+		err = file_flush(img->file);
+	if (!err)
+		err = note_structure(&s);
+	if (!err)
+		err = qcow2_rebuild_refcounts(img, &source, clusters, order);
+	g_hash_table_unref(s.structure);
+	if (err == -ERANGE)
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
+			    "Cannot decrease refcount entry width to %u bits: Cluster at offset "
+			    "0x%" PRIx64 " has a refcount of %" PRIu64,
+			    1u << order, s.where << q->cluster_bits, s.greatest);
+	return err;
+}
+
+/* ---- the header --------------------------------------------------------------------------------
+ */
 
 int qcow2_header_store_fixed(struct image *img)
 {

@@ -184,8 +184,15 @@ static unsigned wide_enough(const struct check *k)
 	return order;
 }
 
+static int get_in_use(void *arg, uint64_t cluster, uint64_t *count)
+{
+	*count = check_in_use(arg, cluster);
+	return 0;
+}
+
 static int rebuild(struct check *k)
 {
+	struct qcow2_count_source source = {get_in_use, k, NULL};
 	unsigned order = wide_enough(k);
 
 	if (order != k->q->header.refcount_order && k->q->header.version < 3)
@@ -194,7 +201,7 @@ static int rebuild(struct check *k)
 	if (order != k->q->header.refcount_order)
 		repair_tell(k, "Refcounts get %u bits: one of %" PRIu64 " does not fit into %u",
 			    1u << order, k->greatest, 1u << k->q->header.refcount_order);
-	return qcow2_rebuild_refcounts(k->img, k->map, k->refcount_role, k->clusters + 1, order);
+	return qcow2_rebuild_refcounts(k->img, &source, k->clusters + 1, order);
 }
 
 static int fix_refcounts(struct check *k, bool leaks)

@@ -124,6 +124,34 @@ static bool append_renamed(struct image *img, GByteArray *table, unsigned index,
 	return true;
 }
 
+/* Entry `index` with the extra data that version 3 wants, if it lacks some. */
+static bool append_complete(struct image *img, GByteArray *table, unsigned index, bool *changed,
+			    GError **error)
+{
+	g_autoptr(GByteArray) old = g_byte_array_new();
+	g_autofree char *name = NULL;
+	struct qcow2_snapshot_extra_disk x = {.disk_size = be64_make(qcow2_of(img)->header.size)};
+	struct qcow2_snapshot_disk d;
+	struct qcow2_snapshot s;
+	const char *texts;
+
+	if (!qcow2_snapshot_read(img, index, &s, error))
+		return false;
+	if (s.has_disk_size)
+		return append_old(img, table, index, error);
+	if (!append_old(img, old, index, error))
+		return false;
+	memcpy(&d, old->data, sizeof(d));
+	texts = (const char *)old->data + sizeof(d) + s.extra_length;
+	name = g_strndup(texts + s.id_length, s.name_length);
+	x.vm_state_size = be64_make(s.vm_state_size);
+	d.extra_length = be32_make(sizeof(x));
+	d.name_length = be16_make(strlen(name));
+	append_entry(table, &d, &x, sizeof(x), texts, s.id_length, name);
+	*changed = true;
+	return true;
+}
+
 /* A new table that nothing points at yet; an empty one has no place. */
 static int write_table(struct image *img, const GByteArray *table, uint64_t *offset)
 {
@@ -460,6 +488,18 @@ bool qcow2_snapshot_rename(struct image *img, unsigned index, const char *name, 
 			       : !append_old(img, table, i, error))
 			return false;
 	return commit_table(img, table, q->header.nb_snapshots, error);
+}
+
+bool qcow2_snapshots_complete(struct image *img, GError **error)
+{
+	g_autoptr(GByteArray) table = g_byte_array_new();
+	unsigned n = qcow2_of(img)->header.nb_snapshots;
+	bool changed = false;
+
+	for (unsigned i = 0; i < n; i++)
+		if (!append_complete(img, table, i, &changed, error))
+			return false;
+	return !changed || commit_table(img, table, n, error);
 }
 
 /* ---- how much space each has ------------------------------------------------------------------

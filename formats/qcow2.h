@@ -354,6 +354,8 @@ struct qcow2_writer {
 /* qcow2-flush.c */
 struct qcow2_writer *qcow2_writer_new(void);
 void qcow2_writer_free(struct qcow2_writer *w); /* NULL is allowed */
+/* After the refcount structure was replaced: what was learned of the old one. */
+void qcow2_writer_forget(struct qcow2_writer *w);
 /*
  * Before anything is changed, each time: -EROFS, or what failed before. The first time: finds the
  * tables, and sets the dirty bit with lazy refcounts.
@@ -619,17 +621,41 @@ bool qcow2_snapshot_rename(struct image *img, unsigned index, const char *name, 
 bool qcow2_snapshot_usage(struct image *img, unsigned index, uint64_t *own, uint64_t *shared,
 			  GError **error);
 
+/* Gives every snapshot the extra data that version 3 wants. */
+bool qcow2_snapshots_complete(struct image *img, GError **error);
+
+/* qcow2-amend.c */
+extern const struct option_desc qcow2_amend_options[];
+bool qcow2_amend(struct image *img, struct options *options, const struct image_progress *progress,
+		 GError **error);
+bool qcow2_set_backing(struct image *img, const char *name, const char *format, GError **error);
+
+/* qcow2-downgrade.c: no zero flags in any table; with zstd, refused where something is compressed.
+ * May flush. Yields. */
+bool qcow2_expand_zeroes(struct image *img, const struct image_progress *progress, GError **error);
+
+/* qcow2-resize.c: the new size with "preallocation" of options. */
+bool qcow2_resize(struct image *img, uint64_t size, struct options *options, GError **error);
+
 /* qcow2-rebuild.c */
+/* What a new refcount structure counts, beside itself. */
+struct qcow2_count_source {
+	int (*get)(void *arg, uint64_t cluster, uint64_t *count); /* 0 or -errno; may yield */
+	void *arg;
+	const struct image_progress *progress; /* NULL: nobody waits */
+};
 /*
  * Writes a new refcount structure, with refcounts of 2^order bits, behind everything that is in
- * use, and makes it the image's by one write of the header; the old one is then free space. counts:
- * how often each cluster is referred to; minus: of these, references that are part of the old
- * structure (NULL: none are in counts). The caller holds the metadata lock exclusively, and nothing
- * is dirty. On failure the image on disk is as before. 0 or -errno (-ERANGE: a count does not fit,
- * -EFBIG: the table would be larger than 8 MiB). Yields.
+ * use, and makes it the image's by one write of the header; the old one is then free space, so
+ * source does not count it. The caller holds the metadata lock exclusively, and nothing is dirty.
+ * On failure the image on disk is as before. 0 or -errno (-ERANGE: a count does not fit, -EFBIG:
+ * the table would be larger than 8 MiB). Yields.
  */
-int qcow2_rebuild_refcounts(struct image *img, const struct spacemap *counts,
-			    const struct spacemap *minus, uint64_t clusters, unsigned order);
+int qcow2_rebuild_refcounts(struct image *img, const struct qcow2_count_source *source,
+			    uint64_t clusters, unsigned order);
+/* The same counts in another width. 0, or -errno with or without *error. May flush. Yields. */
+int qcow2_change_refcount_order(struct image *img, unsigned order,
+				const struct image_progress *progress, GError **error);
 /* Writes the fields of the fixed header that q->header has, in place and in one sector, and syncs.
  * Extensions and names stay. 0 or -errno. Yields. */
 int qcow2_header_store_fixed(struct image *img);

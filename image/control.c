@@ -28,7 +28,8 @@ static bool flush_or_say(struct image *img, GError **error)
 	return ret == 0;
 }
 
-bool control_begin(struct image *img, struct range *r, GError **error)
+/* The whole disk; control_end gives it free. */
+static bool control_lock(struct image *img, struct range *r, GError **error)
 {
 	if (!(img->flags & IMAGE_RDWR) || img->is_view) {
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
@@ -36,6 +37,13 @@ bool control_begin(struct image *img, struct range *r, GError **error)
 		return false;
 	}
 	range_lock(&img->core->ranges, r, 0, UINT64_MAX, true);
+	return true;
+}
+
+bool control_begin(struct image *img, struct range *r, GError **error)
+{
+	if (!control_lock(img, r, error))
+		return false;
 	if (!flush_or_say(img, error)) {
 		range_unlock(&img->core->ranges, r);
 		return false;
@@ -56,6 +64,50 @@ bool control_end(struct image *img, struct range *r, bool ok, GError **error)
 	return ok;
 }
 
+/*
+ * The cluster in which the disk's end lies may have more than the disk shows: what is behind the
+ * end in a compressed or shared cluster, or in a longer backing file. Written anew it is the disk's
+ * own, with zeroes behind the end, so that nothing else comes to light when the disk grows.
+ */
+static int settle_end(struct image *img)
+{
+	uint64_t len = img->cluster_size ? img->size % img->cluster_size : 0;
+	g_autofree uint8_t *buf = NULL;
+	struct iovec iov;
+	struct extent e;
+	int ret;
+
+	if (!len || !img->format->reserve)
+		return 0;
+	ret = layer_map(img, img->size - 1, 1, &e);
+	if (ret < 0 || e.kind == EXTENT_ZERO ||
+	    (e.kind == EXTENT_DATA && (e.flags & EXTENT_WRITABLE)))
+		return ret;
+	if (e.kind == EXTENT_HOLE && (!img->backing || img->backing->size <= img->size))
+		return 0;
+	buf = g_try_malloc(len);
+	if (!buf)
+		return -ENOMEM;
+	iov = (struct iovec){buf, len};
+	ret = read_unlocked(img, img->size - len, &iov, 1, NULL);
+	return ret < 0 ? ret : write_unlocked(img, img->size - len, &iov, 1);
+}
+
+/* With the disk locked, before the metadata is. */
+static bool prepare_resize(struct image *img, uint64_t size, GError **error)
+{
+	const char *cause;
+	int ret = size > img->size ? settle_end(img) : 0;
+
+	if (ret == 0)
+		return flush_or_say(img, error);
+	cause = image_fault_text(img);
+	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
+		    "The last cluster of '%s' could not be written anew: %s", img->filename,
+		    cause ? cause : g_strerror(-ret));
+	return false;
+}
+
 bool image_resize(struct image *img, uint64_t size, struct options *options, GError **error)
 {
 	struct options *none = options ? NULL : options_new();
@@ -68,9 +120,11 @@ bool image_resize(struct image *img, uint64_t size, struct options *options, GEr
 			    "Image format driver does not support resize");
 		return false;
 	}
-	ok = control_begin(img, &r, error);
+	ok = control_lock(img, &r, error);
 	if (ok) {
-		ok = img->format->resize(img, size, options ? options : none, error);
+		ok = prepare_resize(img, size, error);
+		co_rwlock_wrlock(&img->core->lock);
+		ok = ok && img->format->resize(img, size, options ? options : none, error);
 		ok = control_end(img, &r, ok, error);
 	}
 	options_free(none);
@@ -107,10 +161,20 @@ bool image_set_backing(struct image *img, const char *name, const char *format, 
 	return control_end(img, &r, img->format->set_backing(img, name, format, error), error);
 }
 
+/* What "size" of these options will be, if it is one. */
+static uint64_t wanted_size(const struct image *img, const struct options *options)
+{
+	const char *text = options_peek(options, "size");
+	uint64_t size = 0;
+
+	return text && units_parse(text, "size", 0, INT64_MAX, &size, NULL) ? size : img->size;
+}
+
 bool image_amend(struct image *img, struct options *options, const struct image_progress *progress,
 		 GError **error)
 {
 	struct range r;
+	bool ok;
 
 	if (!img->format->amend) {
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
@@ -118,9 +182,12 @@ bool image_amend(struct image *img, struct options *options, const struct image_
 			    img->format->name);
 		return false;
 	}
-	if (!control_begin(img, &r, error))
+	if (!control_lock(img, &r, error))
 		return false;
-	return control_end(img, &r, img->format->amend(img, options, progress, error), error);
+	ok = prepare_resize(img, wanted_size(img, options), error);
+	co_rwlock_wrlock(&img->core->lock);
+	ok = ok && img->format->amend(img, options, progress, error);
+	return control_end(img, &r, ok, error);
 }
 
 bool image_snapshot_create(struct image *img, const char *name, GError **error)

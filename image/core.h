@@ -112,6 +112,9 @@ int layer_map(struct image *img, uint64_t offset, uint64_t len, struct extent *e
 int read_unlocked(struct image *img, uint64_t offset, const struct iovec *iov, int niov,
 		  struct image *base);
 
+/* write.c: the range is locked exclusively. */
+int write_unlocked(struct image *img, uint64_t offset, const struct iovec *iov, int niov);
+
 /* readahead.c: called after a read that met coded units. */
 void readahead_note(struct image *img, uint64_t offset, uint64_t len);
 

@@ -193,7 +193,7 @@ static bool overwritable(const struct extent *e)
 }
 
 /* The range is locked. */
-static int write_locked(struct image *img, uint64_t offset, const struct iovec *iov, int niov)
+int write_unlocked(struct image *img, uint64_t offset, const struct iovec *iov, int niov)
 {
 	size_t total = iov_total(iov, niov), done = 0;
 	struct iovec *rest = g_new(struct iovec, MAX(niov, 1));
@@ -233,7 +233,7 @@ int image_writev(struct image *img, uint64_t offset, const struct iovec *iov, in
 	lock_clusters(img, &r, offset, total);
 	ret = tell_change(img, offset, total);
 	if (ret == 0)
-		ret = write_locked(img, offset, iov, niov);
+		ret = write_unlocked(img, offset, iov, niov);
 	range_unlock(&img->core->ranges, &r);
 	return through(img, ret);
 }
@@ -285,7 +285,7 @@ static int write_zero_bytes(struct image *img, uint64_t offset, uint64_t len)
 	while (ret == 0 && len > 0) {
 		struct iovec iov = {(void *)zeroes, MIN(len, sizeof(zeroes))};
 
-		ret = write_locked(img, offset, &iov, 1);
+		ret = write_unlocked(img, offset, &iov, 1);
 		offset += iov.iov_len;
 		len -= iov.iov_len;
 	}

@@ -19,6 +19,7 @@ bool tool_is_qemu;
 /* A line each, so that additions do not meet. */
 /* clang-format off */
 const struct command *const tool_commands[] = {
+	&command_amend,
 	&command_bench,
 	&command_bitmap,
 	&command_check,

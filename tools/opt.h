@@ -33,6 +33,7 @@ enum opt_id {
 	OPT_SHRINK,
 	OPT_LIST_REFERENCES,
 	OPT_ALL_FIELDS,
+	OPT_FORCE,
 };
 
 struct opt {

@@ -110,6 +110,7 @@ void tool_die_of_signal(void); /* returns when there was none */
 		OPT_OUTPUT, "output", "human|json", "how to print (default: human)"                \
 	}
 
+extern const struct command command_amend;
 extern const struct command command_bench;
 extern const struct command command_bitmap;
 extern const struct command command_check;
