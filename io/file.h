@@ -87,6 +87,19 @@ void file_set_wrapper(file_wrap_fn *wrap, void *arg);
  * NULL when size is 0). Writable. */
 struct file *file_new_memory(const char *name, const void *data, uint64_t size);
 
+/*
+ * file-pipe.c. A file of `size` bytes that goes to a pipe, with fd at its other end (which stays
+ * the caller's): each write waits until all bytes before it have been written. It cannot be read.
+ */
+struct file *file_new_pipe(const char *name, int fd, uint64_t size);
+/*
+ * What comes out of fd, up to its end, as a read-only file called name: spooled into a temporary
+ * file, or the file itself where fd is one. NULL and *error. Yields.
+ */
+struct file *file_from_pipe(const char *name, int fd, GError **error);
+/* A new, empty file in $TMPDIR or /var/tmp: its path, to be freed. NULL and *error. */
+char *file_temporary(GError **error);
+
 /* One more reference / one fewer; the last one closes (and frees the locks). */
 struct file *file_ref(struct file *f);
 void file_unref(struct file *f); /* NULL is allowed */

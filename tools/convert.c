@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "image/copy.h"
 #include "image/throttle.h"
@@ -51,7 +52,9 @@ struct convert {
 	uint32_t sparse;
 	unsigned coroutines;
 	bool quiet;
-	bool has_base; /* the target has a backing file that the source's own layer stands on */
+	bool to_pipe;
+	char *temporary; /* where the image is made that goes to a pipe; NULL: nowhere */
+	bool has_base;	 /* the target has a backing file that the source's own layer stands on */
 };
 
 static uint64_t sectors_up(uint64_t bytes)
@@ -152,6 +155,33 @@ static bool check_cache_word(const char *word, const char *wrong)
 	return false;
 }
 
+static bool is_pipe(const char *name)
+{
+	return strcmp(name, "-") == 0;
+}
+
+/* What cannot be when standard output is the target, or input a source. */
+static bool check_pipes(struct convert *c)
+{
+	const struct args *a = c->args;
+	unsigned inputs = 0;
+
+	for (int i = 0; i < a->n - 1 && !opt_given(a, OPT_IMAGE_OPTS); i++)
+		inputs += is_pipe(a->operands[i]);
+	if (inputs > 1)
+		return refuse("Standard input (-) can be read only once");
+	c->to_pipe = is_pipe(a->operands[a->n - 1]) && !opt_given(a, OPT_TARGET_IMAGE_OPTS);
+	if (!c->to_pipe)
+		return true;
+	if (opt_given(a, 'n'))
+		return refuse("-n makes no sense when the image goes to standard output (-)");
+	if (opt_given(a, 'p') && !c->quiet)
+		return refuse("-p prints to standard output, where the image goes (-)");
+	if (isatty(STDOUT_FILENO))
+		return refuse("Standard output (-) is a terminal: the image is not written to it");
+	return true;
+}
+
 static bool parse(struct convert *c)
 {
 	const struct args *a = c->args;
@@ -170,7 +200,7 @@ static bool parse(struct convert *c)
 	if (opt_given(a, OPT_BITMAPS) && a->n > 2)
 		return refuse("Copying bitmaps only possible with single source");
 	c->quiet = opt_given(a, 'q');
-	return true;
+	return check_pipes(c);
 }
 
 /* ---- sources and target ------------------------------------------------------------------------
@@ -188,7 +218,10 @@ static bool open_sources(struct convert *c)
 		s.flags = IMAGE_NO_READ_AHEAD;
 	c->sources = g_new0(struct image *, c->args->n);
 	for (int i = 0; i < c->args->n - 1; i++) {
-		struct image *img = tool_open(c->args, c->args->operands[i], &s);
+		const char *name = c->args->operands[i];
+		struct image *img = is_pipe(name) && !s.with_image_opts
+					    ? tool_open_stdin(c->args, &s)
+					    : tool_open(c->args, name, &s);
 
 		if (img && snapshot)
 			img = tool_view(img, snapshot);
@@ -262,12 +295,84 @@ static bool check_target(struct convert *c)
 	return true;
 }
 
+static bool on_cancelled(void *arg)
+{
+	return tool_interrupted();
+}
+
 static bool check_joined(const struct convert *c)
 {
 	if (c->n > 1 && c->has_base)
 		return refuse("Having a backing file for the target makes no sense when "
 			      "concatenating multiple input images");
 	return true;
+}
+
+/* Names that the new image keeps, and that would mean something else where it is made first. */
+static bool check_kept_names(const struct convert *c)
+{
+	const char *backing = options_peek(c->create_options, "backing_file");
+
+	if (options_peek(c->create_options, "data_file"))
+		return refuse("An image with a data file cannot go to standard output (-)");
+	if (backing && !g_path_is_absolute(backing))
+		return refuse("The name of a backing file must be absolute when the image goes to "
+			      "standard output (-)");
+	return true;
+}
+
+/* A raw disk goes out as it is copied; what has tables is made in a temporary file before. */
+static bool open_pipe(struct convert *c)
+{
+	struct tool_source s = {.format = c->format->name, .flags = IMAGE_RDWR, .cache = "unsafe"};
+	struct image_open_options o = {.format = s.format, .flags = IMAGE_RDWR};
+	struct file *f;
+	GError *error = NULL;
+
+	if (!make_create_options(c) || !check_joined(c) || !check_kept_names(c))
+		return false;
+	if (c->format->reserve) {
+		c->temporary = file_temporary(&error);
+		if (!c->temporary) {
+			tool_say(error, NULL);
+			return false;
+		}
+		c->target = (struct target){.name = c->temporary, .create = true};
+		return target_open(c->args, &c->target, c->format, c->create_options, &s);
+	}
+	f = file_new_pipe("-", STDOUT_FILENO, c->n == 1 ? c->sources[0]->size : c->total);
+	c->target = (struct target){.name = "-"};
+	c->target.img = image_open_file(f, &o, &error);
+	file_unref(f);
+	c->sparse = 0; /* every byte must come, and in its turn */
+	if (!c->target.img)
+		tool_say(error, NULL);
+	return c->target.img;
+}
+
+/* The finished image, out of its temporary file. */
+static bool send_temporary(struct convert *c)
+{
+	struct tool_source s = {.format = "raw"};
+	struct image_open_options o = {.format = "raw", .flags = IMAGE_RDWR};
+	struct copy_job job = {.coroutines = COPY_COROUTINES_DEFAULT, .cancelled = on_cancelled};
+	GError *error = NULL;
+	struct file *f;
+
+	job.source = tool_open(c->args, c->temporary, &s);
+	if (!job.source)
+		return false;
+	job.len = job.source->size;
+	f = file_new_pipe("-", STDOUT_FILENO, job.len);
+	job.target = image_open_file(f, &o, &error);
+	file_unref(f);
+	if (job.target)
+		image_copy(&job, &error);
+	image_unref(job.target);
+	image_unref(job.source);
+	if (error)
+		tool_say(error, "Standard output: ");
+	return !error;
 }
 
 static bool open_target(struct convert *c)
@@ -279,6 +384,8 @@ static bool open_target(struct convert *c)
 		.with_image_opts = opt_given(c->args, OPT_TARGET_IMAGE_OPTS),
 	};
 
+	if (c->to_pipe)
+		return open_pipe(c);
 	c->target = (struct target){.name = c->args->operands[c->args->n - 1],
 				    .create = !opt_given(c->args, 'n')};
 	if (!s.format && !s.with_image_opts)
@@ -359,11 +466,6 @@ static void on_salvaged(void *arg, uint64_t offset, uint64_t len, const char *wh
 			tool_name, offset, why);
 }
 
-static bool on_cancelled(void *arg)
-{
-	return tool_interrupted();
-}
-
 static bool copy_all(struct convert *c, GError **error)
 {
 	const struct args *a = c->args;
@@ -374,7 +476,7 @@ static bool copy_all(struct convert *c, GError **error)
 		 * does too, and keeps its space because nothing is punched. */
 		.target_is_zero = c->target.is_zero || opt_given(a, OPT_TARGET_IS_ZERO),
 		.coroutines = c->coroutines,
-		.out_of_order = opt_given(a, 'W') && !opt_given(a, 'c'),
+		.out_of_order = opt_given(a, 'W') && !opt_given(a, 'c') && !c->to_pipe,
 		.salvage = opt_given(a, OPT_SALVAGE),
 		.offload = opt_given(a, 'C'),
 		.encode = opt_given(a, 'c'),
@@ -414,7 +516,7 @@ static bool convert(struct convert *c)
 	if (copy_all(c, &error) && copy_bitmaps(c, &error))
 		progress_update(&c->progress, 1, 1);
 	progress_end(&c->progress);
-	return target_close(&c->target, error);
+	return target_close(&c->target, error) && (!c->temporary || send_temporary(c));
 }
 
 static int run(struct args *args)
@@ -426,6 +528,10 @@ static int run(struct args *args)
 		image_unref(c.sources[i]);
 	g_free(c.sources);
 	options_free(c.create_options);
+	if (c.temporary) {
+		unlink(c.temporary);
+		g_free(c.temporary);
+	}
 	return ok ? 0 : 1;
 }
 

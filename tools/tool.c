@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "image/throttle.h"
 
@@ -171,6 +172,24 @@ struct image *tool_open(struct args *args, const char *name, const struct tool_s
 		tool_say(error, NULL);
 	else if ((s->flags & IMAGE_RDWR) && !s->format && !s->with_image_opts)
 		warn_of_raw(img, name);
+	return img;
+}
+
+struct image *tool_open_stdin(struct args *args, const struct tool_source *s)
+{
+	struct image_open_options o = {
+		.format = s->format,
+		.flags = s->flags,
+		.gate = tool_gate(args),
+		.warn = warn,
+	};
+	GError *error = NULL;
+	struct file *f = o.gate ? file_from_pipe("-", STDIN_FILENO, &error) : NULL;
+	struct image *img = f ? image_open_file(f, &o, &error) : NULL;
+
+	file_unref(f);
+	if (error)
+		tool_say(error, "Standard input: ");
 	return img;
 }
 

@@ -35,6 +35,8 @@ struct tool_source {
 };
 /* Opens name as the command line says; NULL after saying why. */
 struct image *tool_open(struct args *args, const char *name, const struct tool_source *s);
+/* What comes from standard input. NULL after saying why. */
+struct image *tool_open_stdin(struct args *args, const struct tool_source *s);
 /* The same for commands with --image-opts, -f and -U in their table and one operand;
  * says what is wrong with the operands too. */
 struct image *tool_open_operand(struct args *args, unsigned flags, const char *cache);
