@@ -222,11 +222,19 @@ static int record_writev(struct file *f, uint64_t offset, const struct iovec *io
 	struct entry *e = add_entry(rf->log, ENTRY_WRITE, rf->number, offset, len);
 	struct iov_walk w;
 
+	int ret;
+
 	e->data = g_malloc(len);
 	iov_walk_init(&w, iov, niov);
 	iov_walk_copy_out(&w, e->data, len);
 	relax(rf);
-	return finish(rf, e, file_writev(rf->inner, offset, iov, niov));
+	ret = finish(rf, e, file_writev(rf->inner, offset, iov, niov));
+	if (ret == 0 && f->sync_changes) {
+		/* O_DSYNC: as if a flush of this write alone had followed. */
+		add_entry(rf->log, ENTRY_FLUSH, rf->number, 0, 0);
+		e->durable = rf->log->entries->len;
+	}
+	return ret;
 }
 
 /* What this flush will cover: all that has returned by now, and was not covered before. */
@@ -415,6 +423,8 @@ struct file *record_file(struct record_log *log, struct file *inner)
 	rf->number = number;
 	rf->base.st = *file_stat(inner);
 	rf->base.writable = file_writable(inner);
+	rf->base.ignore_flush = inner->ignore_flush;
+	rf->base.sync_changes = inner->sync_changes;
 	rf->base.alignment = file_alignment(inner);
 	rf->base.size = file_size(inner);
 	log->open++;

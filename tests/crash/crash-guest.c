@@ -18,6 +18,7 @@ struct kind {
 	const char *prepare; /* by the shell; NULL: plain 512 KiB with these options */
 	const char *options; /* of qemu-img create */
 	bool snapshot;	     /* has one of the name "s" */
+	bool through;	     /* cache mode writethrough */
 	bool coded;	     /* compressed clusters are written too */
 };
 
@@ -38,6 +39,10 @@ static const struct kind kinds[] = {
 	{"qcow2 refcount table", "disk.qcow2",
 	 "qemu-img create -q -f qcow2 -o cluster_size=512,refcount_bits=64 disk.qcow2 3M; "
 	 "qemu-io -c 'write -q -P 7 0 1920k' disk.qcow2"},
+	{"qcow2 through", "disk.qcow2", .options = "cluster_size=4k", .through = true},
+	{"qcow2 through data file", "disk.qcow2",
+	 .options = "cluster_size=4k,data_file=disk.data,data_file_raw=off", .through = true},
+	{"raw through", "disk.raw", "truncate -s 512k disk.raw", .through = true},
 	{"qcow2 lazy", "disk.qcow2", .options = "cluster_size=1k,lazy_refcounts=on"},
 	{"qcow2 extended", "disk.qcow2", .options = "cluster_size=16k,extended_l2=on"},
 	{"qcow2 preallocated", "disk.qcow2", .options = "cluster_size=4k,preallocation=metadata"},
@@ -132,10 +137,15 @@ static int work(void *arg)
 				.max_len = 40000,
 				.discards = true,
 				.zeroes = true,
-				.coded = c->kind->coded};
+				.coded = c->kind->coded,
+				.through = c->kind->through};
 	GError *error = NULL;
-	struct image *img = image_open(c->kind->file, &o, &error);
+	struct image *img;
 	int ret;
+
+	if (c->kind->through)
+		o.cache = CACHE_WRITETHROUGH;
+	img = image_open(c->kind->file, &o, &error);
 
 	if (!img) {
 		fprintf(stderr, "%s\n", error->message);

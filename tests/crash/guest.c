@@ -85,6 +85,7 @@ struct job {
 	struct image *img;
 	const struct record_log *log;
 	struct op *op; /* FLUSH: not in the list */
+	bool through;
 };
 
 static GPtrArray *acknowledged(const struct guest *g)
@@ -152,6 +153,8 @@ static int job_run(void *arg)
 		return flush(job);
 	}
 	op->returned = true;
+	if (ret == 0 && job->through)
+		op->durable = MIN(op->durable, record_log_length(job->log));
 	return ret;
 }
 
@@ -237,7 +240,8 @@ static int batch(struct guest *g, struct image *img, const struct record_log *lo
 		}
 		if (op->kind != OP_FLUSH)
 			g_ptr_array_add(g->ops, op);
-		jobs[made] = (struct job){.g = g, .img = img, .log = log, .op = op};
+		jobs[made] = (struct job){
+			.g = g, .img = img, .log = log, .op = op, .through = w->through};
 		co_group_spawn(&group, job_run, &jobs[made++]);
 	}
 	ret = co_group_wait(&group);

@@ -287,6 +287,34 @@ static int by_name(void *arg)
 	return 0;
 }
 
+/* In the cache modes that promise it, what returned is durable; in the one that does not care,
+ * nothing is. */
+static int cache_modes(void *arg)
+{
+	static const enum cache_mode modes[] = {CACHE_WRITETHROUGH, CACHE_WRITEBACK, CACHE_UNSAFE};
+	static const unsigned pending[] = {0, 2, 3};
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(modes); i++) {
+		struct record_log *log = record_log_new();
+		struct file_options o = {.flags = FILE_RDWR | FILE_CREATE, .cache = modes[i]};
+		struct file *f;
+
+		file_set_wrapper(record_opened, log);
+		f = file_open("recorded", &o, NULL);
+		assert_non_null(f);
+		put(f, 0, 'x', SECTOR);
+		assert_int_equal(file_flush(f), 0);
+		put(f, 0, 'y', SECTOR);
+		assert_int_equal(file_truncate(f, 100), 0);
+		assert_int_equal(record_log_pending(log, record_log_length(log)), pending[i]);
+		file_unref(f);
+		file_set_wrapper(NULL, NULL);
+		unlink("recorded");
+		record_log_free(log);
+	}
+	return 0;
+}
+
 #define TEST(name)                                                                                 \
 	static void test_##name(void **state)                                                      \
 	{                                                                                          \
@@ -298,13 +326,15 @@ TEST(two_files)
 TEST(zeroes_and_holes)
 TEST(under_way)
 TEST(by_name)
+TEST(cache_modes)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_flushes),	  cmocka_unit_test(test_mixtures),
-		cmocka_unit_test(test_two_files), cmocka_unit_test(test_zeroes_and_holes),
-		cmocka_unit_test(test_under_way), cmocka_unit_test(test_by_name),
+		cmocka_unit_test(test_flushes),	    cmocka_unit_test(test_mixtures),
+		cmocka_unit_test(test_two_files),   cmocka_unit_test(test_zeroes_and_holes),
+		cmocka_unit_test(test_under_way),   cmocka_unit_test(test_by_name),
+		cmocka_unit_test(test_cache_modes),
 	};
 
 	fail_by_abort();
