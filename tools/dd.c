@@ -70,7 +70,7 @@ static bool on_cancelled(void *arg)
 static bool copy(struct args *args, const struct dd *dd, const struct format *format,
 		 struct image *source)
 {
-	struct tool_source s = {.format = format->name, .flags = IMAGE_RDWR, .cache = "unsafe"};
+	struct tool_source s = {.format = format->name, .flags = IMAGE_RDWR};
 	struct target target = {.name = dd->out, .create = true};
 	struct options *o = options_new();
 	struct copy_job job = {.source = source,
