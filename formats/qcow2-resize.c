@@ -56,8 +56,11 @@ static uint64_t span(const struct qcow2 *q, uint64_t n)
 static int commit(struct resize *r, uint64_t size, uint64_t l1_offset, uint32_t l1_size)
 {
 	struct qcow2_header *h = &r->q->header, old = *h;
-	int err;
+	struct qcow2_bitmaps_change bitmaps = {.nothing = true};
+	int err = size != h->size ? qcow2_bitmaps_prepare_resize(r->img, size, &bitmaps) : 0;
 
+	if (err)
+		return err;
 	h->size = size;
 	h->l1_offset = l1_offset;
 	h->l1_size = l1_size;
@@ -67,6 +70,7 @@ static int commit(struct resize *r, uint64_t size, uint64_t l1_offset, uint32_t 
 		h->l1_offset = old.l1_offset;
 		h->l1_size = old.l1_size;
 	}
+	err = qcow2_bitmaps_finish(r->img, &bitmaps, err);
 	qcow2_relayout(r->img);
 	return err;
 }

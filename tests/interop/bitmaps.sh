@@ -62,6 +62,21 @@ for options in cluster_size=64k,extended_l2=on cluster_size=512; do
 	json_eq q.info i.info
 done
 
+# They grow and shrink with the disk; what is new counts as not written.
+rm -f ./*.qcow2
+qemu-img create -q -f qcow2 -o cluster_size=512 q.qcow2 9M
+cp q.qcow2 i.qcow2
+both bitmap --add -g 512 IMAGE fine
+both bitmap --add IMAGE s
+guest "write 5M 4M"
+guest "write 0 1k"
+both resize IMAGE 40000000
+both resize --shrink IMAGE 7000064
+guest "write 6M 512"
+both resize IMAGE 9M
+both bitmap --remove IMAGE s
+clean i.qcow2
+
 # From another file; of another size.
 qemu-img create -q -f qcow2 source.qcow2 9M
 qemu-img bitmap --add -g 4k source.qcow2 s
