@@ -202,16 +202,17 @@ int qcow2_bitmaps_settle(struct image *img)
 
 static int resize_one(struct image *img, struct qcow2_stored_bitmap *s, uint64_t size, GArray *old)
 {
-	struct bitmap *bits = qcow2_bitmap_load(img, s, NULL), *other = NULL;
+	struct bitmap *bits = NULL, *other;
 	struct qcow2_bitmap before = s->b;
 	int ret = -ENOMEM;
 
-	if (!bits) {
-		/* Damaged: it must not be taken for one that fits. */
+	if (qcow2_bitmap_usable(&s->b))
+		bits = qcow2_bitmap_load(img, s, NULL);
+	/* What is inconsistent or damaged stays so. Its table has the right size all the same:
+	 * qemu-img opens no image in which one has not. */
+	if (!bits)
 		s->b.flags |= QCOW2_BITMAP_IN_USE;
-		return 0;
-	}
-	other = bitmap_resized(bits, size);
+	other = bits ? bitmap_resized(bits, size) : bitmap_new(size, s->b.granularity_bits);
 	if (other)
 		ret = qcow2_bitmap_write(img, s, other);
 	if (ret == 0)
@@ -234,13 +235,8 @@ int qcow2_bitmaps_prepare_resize(struct image *img, uint64_t size, struct qcow2_
 	if (!list)
 		return -EIO;
 	old = g_array_new(FALSE, FALSE, sizeof(struct qcow2_bitmap));
-	for (guint i = 0; ret == 0 && i < list->len; i++) {
-		struct qcow2_stored_bitmap *s = g_ptr_array_index(list, i);
-
-		/* What is inconsistent may have the wrong size, too. */
-		if (qcow2_bitmap_usable(&s->b))
-			ret = resize_one(img, s, size, old);
-	}
+	for (guint i = 0; ret == 0 && i < list->len; i++)
+		ret = resize_one(img, g_ptr_array_index(list, i), size, old);
 	if (ret == 0)
 		ret = qcow2_bitmaps_prepare(img, list, c);
 	if (ret == 0)

@@ -52,11 +52,12 @@ static uint64_t span(const struct qcow2 *q, uint64_t n)
 /* ---- the header --------------------------------------------------------------------------------
  */
 
-/* The point of commit; on failure q->header is as before. */
+/* The point of commit, for the bitmaps too; on failure q->header is as before. */
 static int commit(struct resize *r, uint64_t size, uint64_t l1_offset, uint32_t l1_size)
 {
-	struct qcow2_header *h = &r->q->header, old = *h;
 	struct qcow2_bitmaps_change bitmaps = {.nothing = true};
+	struct qcow2_header *h = &r->q->header;
+	const struct qcow2_header old = *h;
 	int err = size != h->size ? qcow2_bitmaps_prepare_resize(r->img, size, &bitmaps) : 0;
 
 	if (err)
@@ -64,7 +65,7 @@ static int commit(struct resize *r, uint64_t size, uint64_t l1_offset, uint32_t 
 	h->size = size;
 	h->l1_offset = l1_offset;
 	h->l1_size = l1_size;
-	err = qcow2_flush_header(r->img);
+	err = qcow2_bitmaps_finish(r->img, &bitmaps, qcow2_flush_header(r->img));
 	if (err) {
 		h->size = old.size;
 		h->l1_offset = old.l1_offset;

@@ -378,14 +378,18 @@ static bool prepare_apply(struct apply *a, GError **error)
 static bool commit_apply(struct apply *a, GError **error)
 {
 	struct image *img = a->img;
-	struct qcow2_header *h = &qcow2_of(img)->header, old = *h;
+	struct qcow2_bitmaps_change bitmaps = {.nothing = true};
+	struct qcow2_header *h = &qcow2_of(img)->header;
+	const struct qcow2_header old = *h;
 	int err = qcow2_clear_copied(img, a->l1_offset, a->l1_size, false);
 
+	if (!err && a->size != h->size)
+		err = qcow2_bitmaps_prepare_resize(img, a->size, &bitmaps);
 	if (!err) {
 		h->l1_offset = a->l1_offset;
 		h->l1_size = a->l1_size;
 		h->size = a->size;
-		err = qcow2_flush_header(img);
+		err = qcow2_bitmaps_finish(img, &bitmaps, qcow2_flush_header(img));
 	}
 	if (!err) {
 		/* The old disk's space, when nothing points at it any more. */

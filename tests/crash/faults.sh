@@ -8,4 +8,9 @@
 requires_program python3
 requires_qemu
 
-oracle faults_run "${@:1:$#}" "$IMGFS_BUILDDIR/tests/crash/imgtool-faulty"
+options=()
+while [[ ${1:-} = -* ]]; do
+	options+=("$1")
+	shift
+done
+oracle faults_run ${options+"${options[@]}"} "$IMGFS_BUILDDIR/tests/crash/imgtool-faulty" "$@"

@@ -113,6 +113,29 @@ imgtool resize -q --shrink r.qcow2 1M
 sound
 [ "$(stat -c %s r.qcow2)" -lt 2000000 ] || fail "the file is still $(stat -c %s r.qcow2) bytes long"
 
+# Bitmaps get the disk's size, also where a snapshot brings it: qemu-img opens nothing else.
+make r.qcow2 4M
+qemu-img bitmap --add -g 512 r.qcow2 one
+qemu-img bitmap --add --disable r.qcow2 two
+qemu-io -c 'write -q 0 1M' r.qcow2
+imgtool snapshot -c a r.qcow2
+for size in 1G 2M 6G; do
+	imgtool resize -q --shrink r.qcow2 $size
+	sound
+	qemu-io -c 'write -q 1M 64k' r.qcow2
+done
+imgtool snapshot -a a r.qcow2
+sound
+qemu-img bitmap --merge one r.qcow2 two
+sound
+# One that is inconsistent stays so.
+qemu-io -c 'write -q 0 1M' -c abort r.qcow2 >/dev/null 2>&1 || true
+imgtool check -q -r all r.qcow2 2>/dev/null
+imgtool resize -q r.qcow2 6G
+sound
+imgtool info r.qcow2 >out
+expect_output out "in-use"
+
 make -o compat=0.10 r.qcow2 4M
 qemu-img snapshot -c a r.qcow2
 expect_status 1 imgtool resize r.qcow2 8M
