@@ -71,7 +71,6 @@ static int commit(struct resize *r, uint64_t size, uint64_t l1_offset, uint32_t 
 		h->l1_offset = old.l1_offset;
 		h->l1_size = old.l1_size;
 	}
-	err = qcow2_bitmaps_finish(r->img, &bitmaps, err);
 	qcow2_relayout(r->img);
 	return err;
 }
