@@ -52,6 +52,11 @@ requires_fuse() {
 	[ -c /dev/fuse ] && [ -r /dev/fuse ] && [ -w /dev/fuse ] || skip "needs /dev/fuse"
 	requires_program fusermount3
 }
+# A mount namespace of one's own; in a chroot that is no mount point there is none.
+requires_unshare() {
+	requires_program unshare
+	unshare -m true 2>/dev/null || skip "needs mount namespaces (not in a chroot)"
+}
 requires_loop() {
 	requires_root
 	losetup -f >/dev/null 2>&1 || skip "needs a free loop device"
@@ -131,6 +136,19 @@ json_eq() { python3 "$IMGFS_SRCDIR/tests/oracle/json_eq.py" "$@" || fail "$1 and
 same_bytes() { cmp -- "$1" "$2" || fail "$1 and $2 differ"; }
 # sanitized PROGRAM: was it built with ASan or TSan (no address space limits then)?
 sanitized() { grep -qaE '__[at]san_init' "$(type -P "$1")"; }
+
+# wait_for_lock FILE: until some process holds a byte-range lock on it. Asks the kernel, because
+# opening the image would itself be in the way of who locks it.
+wait_for_lock() {
+	local inode i
+	inode=$(stat -c %i "$1")
+	for ((i = 0; i < 200; i++)); do
+		# All of its locks, not only the first.
+		! grep -E "OFDLCK.*:$inode " /proc/locks >/dev/null || { sleep 0.2 && return 0; }
+		sleep 0.05
+	done
+	fail "nobody locks $1"
+}
 
 # ---- mounts
 

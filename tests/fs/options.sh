@@ -5,7 +5,8 @@
 requires_fuse
 requires_root
 requires_qemu
-requires_program unshare setpriv fusermount3
+requires_program setpriv fusermount3
+requires_unshare
 
 # A user's mount, and a fuse.conf that lets users decide: both in a name space of their own.
 work=$(mktemp -d /tmp/imgfs-options.XXXXXX)

@@ -6,7 +6,7 @@
 requires_fuse
 requires_root
 requires_qemu
-requires_program unshare
+requires_unshare
 
 qemu-img create -q -f qcow2 d.qcow2 8M
 qemu-io -c 'write -q -P 1 0 4M' d.qcow2

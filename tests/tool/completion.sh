@@ -104,7 +104,7 @@ if [ -n "$(type -P fish)" ]; then
 	fish_proposes() {
 		fish --no-config -c "source imgtool.fish; source '$IMGFS_SRCDIR/completion/fish/imgfs.fish'; complete -C '$2'" \
 			>got 2>err </dev/null
-		cut -f 1 got | grep -qxF -- "$1" || { cat got err && fail "fish: $2: $1 is not proposed"; }
+		cut -f 1 got | grep -xF -- "$1" >/dev/null || { cat got err && fail "fish: $2: $1 is not proposed"; }
 	}
 	fish_proposes convert "imgtool conv"
 	fish_proposes --repair "imgtool check --rep"

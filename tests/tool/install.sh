@@ -5,7 +5,7 @@
 requires_program make
 [ -f "$IMGFS_BUILDDIR/Makefile" ] || skip "there is no Makefile in $IMGFS_BUILDDIR"
 
-value() { sed -n "s/^$1 = //p" "$IMGFS_BUILDDIR/Makefile" | head -n 1; }
+value() { sed -n "s/^$1 = //p" "$IMGFS_BUILDDIR/Makefile"; }
 # Not as a part of the make that runs the tests.
 run_make() {
 	env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS make -s -C "$IMGFS_BUILDDIR" "$@" DESTDIR="$PWD/root" \
@@ -28,7 +28,7 @@ for helper in mount.imgfs mount.fuse.imgfs; do
 	[ -n "$link" ] || fail "$helper is not installed"
 	[ "$(readlink "$link")" = "$prefix/bin/imgfs" ] || fail "$helper is a link to $(readlink "$link")"
 done
-"root$prefix/bin/imgtool" --version | grep -q '^imgtool version' || fail "the installed imgtool does not run"
+"root$prefix/bin/imgtool" --version | grep '^imgtool version' >/dev/null || fail "the installed imgtool does not run"
 if [ -n "$(type -P man)" ]; then
 	MANPATH=$PWD/root$prefix/share/man man -w imgtool-check >found 2>err || fail "man does not find a page: $(cat err)"
 fi

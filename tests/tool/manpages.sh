@@ -85,6 +85,7 @@ for format in $(imgtool --help | sed -n 's/^Supported formats: //p'); do
 	grep -qi "^\.SH $format\$" "$page" || fail "$page has no chapter on $format"
 	imgtool create -f "$format" -o help >options 2>/dev/null || continue
 	sed -n 's/^  \([a-z_.]*\)=.*/\1/p' options | while read -r option; do
-		sed -n "/^\.SH ${format^^}\$/,/^\.SH/p" text | grep -q "^$option=" || fail "$page lacks option $option of $format"
+		# Not -q: sed would die of a closed pipe.
+		sed -n "/^\.SH ${format^^}\$/,/^\.SH/p" text | grep "^$option=" >/dev/null || fail "$page lacks option $option of $format"
 	done
 done

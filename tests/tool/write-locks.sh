@@ -10,10 +10,7 @@ mkfifo orders
 # While qemu-io has it open.
 qemu-io a.qcow2 <orders >/dev/null &
 exec 3>orders
-for ((i = 0; i < 100; i++)); do
-	qemu-img info a.qcow2 >/dev/null 2>&1 || break
-	sleep 0.05
-done
+wait_for_lock a.qcow2
 expect_status 1 imgtool bench -w -c 1 a.qcow2
 expect_output err a.qcow2
 expect_output err "lock"
@@ -26,10 +23,7 @@ wait
 imgtool bench -w -c 100000000 a.qcow2 >/dev/null &
 ours=$!
 cleanup_add kill $ours
-for ((i = 0; i < 100; i++)); do
-	imgtool info a.qcow2 >/dev/null 2>&1 || break
-	sleep 0.05
-done
+wait_for_lock a.qcow2
 expect_status 1 qemu-img info a.qcow2
 expect_output err "lock"
 expect_status 1 qemu-io -c "write 0 4k" a.qcow2
