@@ -308,8 +308,8 @@ static int zstd_decode(const void *in, size_t in_len, void *out, size_t out_len)
 	return 0;
 }
 
-/* The library's own default costs nearly twice the time and saves 3 %. */
-#define ZSTD_LEVEL 1
+/* The library's own default, as QEMU uses it: level 1 takes half the time and makes 3 % more. */
+#define ZSTD_LEVEL 3
 
 static pthread_key_t zstd_encoder_key;
 static pthread_once_t zstd_encoder_once = PTHREAD_ONCE_INIT;
