@@ -24,3 +24,16 @@ expect_output err "a.qcow2: cannot skip to specified offset"
 sha256sum a.qcow2 >sum
 expect_status 1 imgtool dd if=a.qcow2 of=a.qcow2
 sha256sum -c --quiet sum
+
+# To qcow2, and from it.
+for words in "" "bs=1M skip=1 count=3" "bs=1000 skip=3 count=100" "count=0"; do
+	rm -f i.qcow2 want.raw
+	# shellcheck disable=SC2086
+	imgtool dd -f qcow2 -O qcow2 $words if=a.qcow2 of=i.qcow2
+	qemu-img check -q i.qcow2
+	# shellcheck disable=SC2086
+	dd if=disk.raw of=want.raw status=none $words
+	truncate -s %512 want.raw
+	qemu-img compare -q -f qcow2 -F raw i.qcow2 want.raw || fail "dd -O qcow2 $words: other contents"
+done
+expect_status 1 imgtool dd -O nosuch if=a.qcow2 of=i.qcow2
