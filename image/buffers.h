@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Large buffers that are used again: one that comes fresh from the system costs a
- * page fault for every 4 KiB, as much time as the copy itself.
+ * page fault for every 4 KiB, as much time as the copy itself. What malloc keeps (io/memory.h)
+ * does not help these: an aligned request is longer than the block that an equal one gave back
+ * (a convert without this has ten times the page faults).
  */
 #ifndef IMGFS_IMAGE_BUFFERS_H
 #define IMGFS_IMAGE_BUFFERS_H
