@@ -161,6 +161,25 @@ static const struct command_case cases[] = {
 	 "base raw '' base.raw; cp base.raw new.raw; "
 	 "over base.raw raw disk.qcow2 cluster_size=512; more",
 	 "rebase -q -u -b new.raw -F raw disk.qcow2"},
+	{"rebase to shorter",
+	 "base raw '' base.raw; qemu-img create -q -f raw new.raw 100k; "
+	 "qemu-io -f raw -c 'write -q -P 99 0 90k' new.raw; "
+	 "over base.raw raw disk.qcow2 cluster_size=1k; more",
+	 "rebase -q -b new.raw -F raw disk.qcow2"},
+	{"rebase to longer",
+	 "qemu-img create -q -f raw base.raw 100k; "
+	 "qemu-io -f raw -c 'write -q -P 98 0 90k' base.raw; base raw '' new.raw; "
+	 "qemu-img create -q -f qcow2 -o cluster_size=4k -b base.raw -F raw disk.qcow2 512k; more",
+	 "rebase -q -b new.raw -F raw disk.qcow2"},
+	{"rebase with snapshot",
+	 "base raw '' base.raw; cp base.raw new.raw; "
+	 "qemu-io -f raw -c 'write -q -P 99 100k 50k' new.raw; "
+	 "over base.raw raw disk.qcow2 cluster_size=1k; fill; snap s1; more",
+	 "rebase -q -b new.raw -F raw disk.qcow2"},
+	{"rebase compressed",
+	 "base raw '' base.raw; "
+	 "over base.raw raw disk.qcow2 cluster_size=4k; more",
+	 "rebase -q -c -b _ disk.qcow2"},
 
 	/* check */
 	{"check leaks",
