@@ -19,6 +19,7 @@ struct kind {
 	const char *options; /* of qemu-img create */
 	bool snapshot;	     /* has one of the name "s" */
 	bool through;	     /* cache mode writethrough */
+	bool small_cache;    /* dirty tables are written before the guest flushes */
 	bool coded;	     /* compressed clusters are written too */
 };
 
@@ -43,6 +44,12 @@ static const struct kind kinds[] = {
 	{"qcow2 through data file", "disk.qcow2",
 	 .options = "cluster_size=4k,data_file=disk.data,data_file_raw=off", .through = true},
 	{"raw through", "disk.raw", "truncate -s 512k disk.raw", .through = true},
+	{"qcow2 small cache", "disk.qcow2",
+	 "qemu-img create -q -f qcow2 -o cluster_size=512 disk.qcow2 4M", .small_cache = true},
+	{"qcow2 small cache snapshot", "disk.qcow2",
+	 "qemu-img create -q -f qcow2 -o cluster_size=512 disk.qcow2 4M; "
+	 "qemu-io -c 'write -q -P 7 0 4M' disk.qcow2; qemu-img snapshot -c s disk.qcow2",
+	 .small_cache = true, .snapshot = true},
 	{"qcow2 lazy", "disk.qcow2", .options = "cluster_size=1k,lazy_refcounts=on"},
 	{"qcow2 extended", "disk.qcow2", .options = "cluster_size=16k,extended_l2=on"},
 	{"qcow2 preallocated", "disk.qcow2", .options = "cluster_size=4k,preallocation=metadata"},
@@ -143,6 +150,12 @@ static int work(void *arg)
 	struct image *img;
 	int ret;
 
+	if (c->kind->small_cache) {
+		o.cache_size = 1; /* the least: 64 blocks */
+		gw.few_flushes = true;
+		gw.batches = 150;
+		gw.max_len = 3000;
+	}
 	if (c->kind->through)
 		o.cache = CACHE_WRITETHROUGH;
 	img = image_open(c->kind->file, &o, &error);

@@ -183,7 +183,7 @@ static struct op *choose(struct guest *g, const struct guest_work *w, uint32_t c
 	uint64_t unit = next_random(state) % 4 ? SECTOR : 1;
 
 	op->durable = NEVER;
-	if (kind < 3) {
+	if (kind < 3 && !(w->few_flushes && next_random(state) % 16)) {
 		op->kind = OP_FLUSH;
 		return op;
 	}

@@ -22,8 +22,9 @@ struct guest_work {
 	unsigned concurrent; /* operations in a batch, at most */
 	uint64_t max_len;    /* of one operation */
 	bool discards, zeroes;
-	bool through; /* the image's cache mode: what returned is durable */
-	bool coded;   /* compressed clusters too; the disk is a multiple of the cluster size */
+	bool few_flushes; /* so that dirty tables pile up */
+	bool through;	  /* the image's cache mode: what returned is durable */
+	bool coded;	  /* compressed clusters too; the disk is a multiple of the cluster size */
 };
 /* Random operations and flushes, noted. In a coroutine. 0, or -errno of what failed. */
 int guest_work(struct guest *g, struct image *img, const struct record_log *log,
