@@ -272,10 +272,35 @@ static int punch_free(struct image *img, const struct qcow2_region *r)
 	return 0;
 }
 
-static int apply_frees(struct image *img, const GArray *frees)
+static gint by_host(gconstpointer a, gconstpointer b)
+{
+	const struct qcow2_region *x = a, *y = b;
+
+	return x->host < y->host ? -1 : x->host > y->host;
+}
+
+/* In the order of the file, neighbours as one: a guest frees in the order of its disk, and each
+ * region costs a call of the host. */
+static void join_frees(const struct qcow2 *q, GArray *frees)
+{
+	struct qcow2_region *r = (void *)frees->data;
+	guint n = 0;
+
+	g_array_sort(frees, by_host);
+	for (guint i = 1; i < frees->len; i++) {
+		if (r[n].host + r[n].len == r[i].host && aligned(q, &r[n]) && aligned(q, &r[i]))
+			r[n].len += r[i].len;
+		else
+			r[++n] = r[i];
+	}
+	g_array_set_size(frees, MIN(frees->len, n + 1));
+}
+
+static int apply_frees(struct image *img, GArray *frees)
 {
 	int ret = 0;
 
+	join_frees(qcow2_of(img), frees);
 	for (guint i = 0; i < frees->len; i++) {
 		const struct qcow2_region *r = &g_array_index(frees, struct qcow2_region, i);
 		int failed = qcow2_unref(img, r->host, r->len);
