@@ -200,8 +200,11 @@ int qcow2_bitmaps_settle(struct image *img)
 /* ---- a disk of another size --------------------------------------------------------------------
  */
 
-static int resize_one(struct image *img, struct qcow2_stored_bitmap *s, uint64_t size, GArray *old)
+/* is_data: what the disk gains is not empty, so enabled bitmaps say that it was written to. */
+static int resize_one(struct image *img, struct qcow2_stored_bitmap *s, uint64_t size, bool is_data,
+		      GArray *old)
 {
+	uint64_t end = qcow2_of(img)->header.size;
 	struct bitmap *bits = NULL, *other;
 	struct qcow2_bitmap before = s->b;
 	int ret = -ENOMEM;
@@ -214,6 +217,10 @@ static int resize_one(struct image *img, struct qcow2_stored_bitmap *s, uint64_t
 		s->b.flags |= QCOW2_BITMAP_IN_USE;
 	other = bits ? bitmap_resized(bits, size) : bitmap_new(size, s->b.granularity_bits);
 	if (other)
+		ret = 0;
+	if (ret == 0 && is_data && size > end && (s->b.flags & QCOW2_BITMAP_AUTO))
+		ret = bitmap_set(other, end, size - end);
+	if (ret == 0)
 		ret = qcow2_bitmap_write(img, s, other);
 	if (ret == 0)
 		g_array_append_val(old, before);
@@ -222,7 +229,8 @@ static int resize_one(struct image *img, struct qcow2_stored_bitmap *s, uint64_t
 	return ret;
 }
 
-int qcow2_bitmaps_prepare_resize(struct image *img, uint64_t size, struct qcow2_bitmaps_change *c)
+int qcow2_bitmaps_prepare_resize(struct image *img, uint64_t size, bool is_data,
+				 struct qcow2_bitmaps_change *c)
 {
 	g_autoptr(GPtrArray) list = NULL;
 	GArray *old;
@@ -236,7 +244,7 @@ int qcow2_bitmaps_prepare_resize(struct image *img, uint64_t size, struct qcow2_
 		return -EIO;
 	old = g_array_new(FALSE, FALSE, sizeof(struct qcow2_bitmap));
 	for (guint i = 0; ret == 0 && i < list->len; i++)
-		ret = resize_one(img, g_ptr_array_index(list, i), size, old);
+		ret = resize_one(img, g_ptr_array_index(list, i), size, is_data, old);
 	if (ret == 0)
 		ret = qcow2_bitmaps_prepare(img, list, c);
 	if (ret == 0)

@@ -58,7 +58,7 @@ static int commit(struct resize *r, uint64_t size, uint64_t l1_offset, uint32_t 
 	struct qcow2_bitmaps_change bitmaps = {.nothing = true};
 	struct qcow2_header *h = &r->q->header;
 	const struct qcow2_header old = *h;
-	int err = size != h->size ? qcow2_bitmaps_prepare_resize(r->img, size, &bitmaps) : 0;
+	int err = size != h->size ? qcow2_bitmaps_prepare_resize(r->img, size, false, &bitmaps) : 0;
 
 	if (err)
 		return err;

@@ -384,7 +384,7 @@ static bool commit_apply(struct apply *a, GError **error)
 	int err = qcow2_clear_copied(img, a->l1_offset, a->l1_size, false);
 
 	if (!err && a->size != h->size)
-		err = qcow2_bitmaps_prepare_resize(img, a->size, &bitmaps);
+		err = qcow2_bitmaps_prepare_resize(img, a->size, true, &bitmaps);
 	if (!err) {
 		h->l1_offset = a->l1_offset;
 		h->l1_size = a->l1_size;

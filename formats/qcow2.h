@@ -587,9 +587,11 @@ void qcow2_bitmaps_watch(struct image *img);
 int qcow2_will_change(struct image *img, uint64_t offset, uint64_t len);
 /* Stores what was noted, so that the bitmaps on disk are true. On failure they stay marked. */
 int qcow2_bitmaps_settle(struct image *img);
-/* For a resize, before q->header.size changes: bitmaps for a disk of `size` bytes are prepared.
+/* For a resize, before q->header.size changes: bitmaps for a disk of `size` bytes are prepared;
+ * is_data: what it gains is not empty, and is set in the enabled ones.
  * Call qcow2_bitmaps_finish after qcow2_flush_header. On failure nothing needs to be taken back. */
-int qcow2_bitmaps_prepare_resize(struct image *img, uint64_t size, struct qcow2_bitmaps_change *c);
+int qcow2_bitmaps_prepare_resize(struct image *img, uint64_t size, bool is_data,
+				 struct qcow2_bitmaps_change *c);
 
 /* qcow2-tree.c */
 /*

@@ -169,6 +169,41 @@ static int apply(void *arg)
 	return 0;
 }
 
+/* Back to a larger disk: all of it, with what the disk had lost. */
+static int apply_larger(void *arg)
+{
+	struct image *img = make_image("64k");
+
+	assert_int_equal(image_write(img, 4 << 20, "x", 1), 0);
+	assert_true(image_snapshot_create(img, "s", NULL));
+	assert_true(image_resize(img, 2 << 20, NULL, NULL));
+	assert_true(image_bitmap_add(img, "b", 65536, NULL));
+	assert_true(image_bitmap_add(img, "off", 65536, NULL));
+	assert_true(image_bitmap_enable(img, "off", false, NULL));
+	assert_true(image_snapshot_apply(img, 0, NULL));
+	assert_int_equal(img->size, SIZE);
+	image_unref(img);
+	assert_ranges("b", "0+5242880");
+	assert_ranges("off", "");
+	assert_clean();
+	return 0;
+}
+
+/* What a resize adds is empty. */
+static int grow(void *arg)
+{
+	struct image *img = make_image("64k");
+
+	assert_true(image_bitmap_add(img, "b", 65536, NULL));
+	assert_int_equal(image_write(img, SIZE - 1, "x", 1), 0);
+	assert_true(image_resize(img, 2 * SIZE, NULL, NULL));
+	assert_int_equal(image_write(img, 2 * SIZE - 1, "x", 1), 0);
+	image_unref(img);
+	assert_ranges("b", "5177344+65536 10420224+65536");
+	assert_clean();
+	return 0;
+}
+
 /* Clusters of 512 bytes: tables of more than one, and all bits of a cluster set. */
 static int many_clusters(void *arg)
 {
@@ -246,6 +281,14 @@ static void test_apply(void **state)
 {
 	in_loop(apply, NULL);
 }
+static void test_apply_larger(void **state)
+{
+	in_loop(apply_larger, NULL);
+}
+static void test_grow(void **state)
+{
+	in_loop(grow, NULL);
+}
 static void test_many_clusters(void **state)
 {
 	in_loop(many_clusters, NULL);
@@ -262,9 +305,10 @@ static void test_version_2(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_follow),	  cmocka_unit_test(test_go_on),
-		cmocka_unit_test(test_apply),	  cmocka_unit_test(test_many_clusters),
-		cmocka_unit_test(test_duplicate), cmocka_unit_test(test_version_2),
+		cmocka_unit_test(test_follow),	     cmocka_unit_test(test_go_on),
+		cmocka_unit_test(test_apply),	     cmocka_unit_test(test_many_clusters),
+		cmocka_unit_test(test_apply_larger), cmocka_unit_test(test_grow),
+		cmocka_unit_test(test_duplicate),    cmocka_unit_test(test_version_2),
 	};
 
 	fail_by_abort();
