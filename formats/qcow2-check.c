@@ -140,31 +140,56 @@ int check_refcount_block(struct check *k, uint64_t i, uint64_t *block)
 	return *block & (q->cluster_size - 1) ? -EIO : 0;
 }
 
+void check_unpin(struct check *k)
+{
+	if (k->pinned)
+		cache_put(k->pinned);
+	k->pinned = NULL;
+	k->pinned_n = 0;
+}
+
+/* Keeps the part of a refcount block around this cluster's entry: the next one is mostly in it. As
+ * check_refcount_block. */
+static int pin_refcounts(struct check *k, uint64_t cluster)
+{
+	unsigned order = k->q->header.refcount_order;
+	unsigned block_bits = k->q->cluster_bits + 3 - order; /* log2 of entries a block */
+	uint64_t within = cluster & ((1ull << block_bits) - 1), block, at, end;
+	const void *data;
+	size_t left;
+	int err = check_refcount_block(k, cluster >> block_bits, &block);
+
+	check_unpin(k);
+	if (err)
+		return err;
+	at = block + (within << order) / 8;
+	at = MAX(block, at - at % CACHE_BLOCK);
+	err = cache_get(k->img->cache, k->img->file, at, &k->pinned, &data, &left);
+	if (err) {
+		k->pinned = NULL;
+		return err;
+	}
+	end = MIN(at + left, block + k->q->cluster_size);
+	k->pinned_data = data;
+	k->pinned_n = (end - at) * 8 >> order;
+	k->pinned_first = cluster - within + ((at - block) * 8 >> order);
+	return 0;
+}
+
 /* As check_refcount_block. */
 static int stored_refcount(struct check *k, uint64_t cluster, uint64_t *count)
 {
 	unsigned order = k->q->header.refcount_order;
-	unsigned block_bits = k->q->cluster_bits + 3 - order; /* log2 of entries a block */
-	uint64_t within = cluster & ((1ull << block_bits) - 1), block;
-	uint8_t bytes[8];
-	int err = check_refcount_block(k, cluster >> block_bits, &block);
 
 	*count = 0;
-	if (err)
-		return err;
-	if (order >= 3) {
-		err = cache_read(k->img->cache, k->img->file, block + (within << (order - 3)),
-				 bytes, 1u << (order - 3));
-		within = 0;
-	} else {
-		/* The byte that it lies in, where it is one of several. */
-		err = cache_read(k->img->cache, k->img->file, block + (within << order) / 8, bytes,
-				 1);
-		within &= (8u >> order) - 1;
+	if (cluster < k->pinned_first || cluster - k->pinned_first >= k->pinned_n) {
+		int err = pin_refcounts(k, cluster);
+
+		if (err)
+			return err;
 	}
-	if (!err)
-		*count = qcow2_refcount_entry(bytes, within, order);
-	return err;
+	*count = qcow2_refcount_entry(k->pinned_data, cluster - k->pinned_first, order);
+	return 0;
 }
 
 int check_refcount(struct check *k, uint64_t cluster, uint64_t *count)
@@ -637,6 +662,7 @@ static void check_copied(struct check *k)
 
 void check_end(struct check *k)
 {
+	check_unpin(k);
 	spacemap_free(k->map);
 	spacemap_free(k->l2_role);
 	spacemap_free(k->refcount_role);

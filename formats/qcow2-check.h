@@ -27,7 +27,11 @@ struct check {
 	bool bad_structure; /* refcounts cannot be put right where they are */
 	bool holes;	    /* something in use has refcount 0 */
 	bool io_error;	    /* something could not be read: references may be missing */
-	uint64_t greatest;  /* count found */
+	/* Refcounts of clusters [first, first+n), in the cache. */
+	struct cache_block *pinned;
+	const uint8_t *pinned_data;
+	uint64_t pinned_first, pinned_n;
+	uint64_t greatest; /* count found */
 };
 
 /* qcow2-check.c */
@@ -36,6 +40,8 @@ struct check {
 bool check_run(struct check *k, struct image *img, const struct check_options *options,
 	       struct check_result *result, GError **error);
 void check_end(struct check *k);
+/* Before blocks of the cache are forgotten. */
+void check_unpin(struct check *k);
 /* Words that an option's `tell` is told, as long as *told says that there were not too many. */
 void check_tell(struct check *k, uint64_t *told, const char *format, ...) G_GNUC_PRINTF(3, 4);
 /* The refcount as it is stored; 0 where no block is. 0 or -errno. */

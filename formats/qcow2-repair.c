@@ -24,6 +24,7 @@ int repair_settle(struct check *k)
 {
 	int err = file_flush(k->img->file);
 
+	check_unpin(k);
 	cache_drop_file(k->img->cache, k->img->file);
 	return err;
 }
