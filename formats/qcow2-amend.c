@@ -335,10 +335,21 @@ static void replace(char **to, const char *value)
 	*to = g_strdup(value);
 }
 
-bool qcow2_set_backing(struct image *img, const char *name, const char *format, GError **error)
+/* Would the header have room for it? Nothing is written. */
+static int try_header(struct image *img, const char *name, const char *format)
 {
-	struct qcow2_header *h = &qcow2_of(img)->header;
-	char *old_name = h->backing_name, *old_format = h->backing_format;
+	struct qcow2_header *h = &qcow2_of(img)->header, old = *h;
+	int err;
+
+	h->backing_name = (char *)name;
+	h->backing_format = name ? (char *)format : NULL;
+	err = qcow2_header_try(img);
+	*h = old;
+	return err;
+}
+
+bool qcow2_check_backing(struct image *img, const char *name, const char *format, GError **error)
+{
 	int err;
 
 	if (name && !*name)
@@ -350,6 +361,20 @@ bool qcow2_set_backing(struct image *img, const char *name, const char *format, 
 	if (name && qcow2_of(img)->data_file_raw)
 		return refuse(error, "An image whose data file is raw cannot have a backing file");
 	image_fault_clear(img);
+	err = try_header(img, name, format);
+	return err ? fail(img, err, "The header cannot take the backing file's name", error) : true;
+}
+
+bool qcow2_set_backing(struct image *img, const char *name, const char *format, GError **error)
+{
+	struct qcow2_header *h = &qcow2_of(img)->header;
+	char *old_name = h->backing_name, *old_format = h->backing_format;
+	int err;
+
+	if (!qcow2_check_backing(img, name, format, error))
+		return false;
+	if (name && !*name)
+		name = NULL;
 	h->backing_name = g_strdup(name);
 	h->backing_format = name ? g_strdup(format) : NULL;
 	err = qcow2_flush_header(img);

@@ -312,10 +312,10 @@ static int write_behind(struct store *s)
 	return ret ? ret : file_flush(s->img->file);
 }
 
-static int store(struct store *s)
+/* Everything but writing. */
+static int prepare(struct store *s)
 {
-	struct file *f = s->img->file;
-	int ret = file_read(f, 0, s->old_bytes, s->size);
+	int ret = file_read(s->img->file, 0, s->old_bytes, s->size);
 
 	if (ret == 0 && !decode(s->old_bytes, s->size, &s->old))
 		ret = -EIO; /* it was valid when the image was opened */
@@ -323,10 +323,14 @@ static int store(struct store *s)
 		image_fault(s->img, ret, 0, "the header on disk cannot be read any more");
 		return ret;
 	}
-	ret = choose_layout(s);
-	if (ret < 0)
-		return ret;
-	ret = write_behind(s);
+	return choose_layout(s);
+}
+
+static int write_header(struct store *s)
+{
+	struct file *f = s->img->file;
+	int ret = write_behind(s);
+
 	if (ret == 0)
 		ret = file_write(f, 0, s->new_bytes, SECTOR);
 	if (ret == 0)
@@ -336,7 +340,7 @@ static int store(struct store *s)
 	return ret;
 }
 
-int qcow2_header_store(struct image *img)
+static int store(struct image *img, bool write)
 {
 	struct qcow2_header *h = &qcow2_of(img)->header;
 	struct store s = {.img = img, .h = h, .size = 1u << h->cluster_bits};
@@ -348,8 +352,20 @@ int qcow2_header_store(struct image *img)
 	s.old_bytes = memory;
 	s.new_bytes = memory + s.size;
 	s.merged = memory + 2 * (size_t)s.size;
-	ret = store(&s);
+	ret = prepare(&s);
+	if (ret == 0 && write)
+		ret = write_header(&s);
 	qcow2_header_clear(&s.old);
 	g_free(memory);
 	return ret;
+}
+
+int qcow2_header_store(struct image *img)
+{
+	return store(img, true);
+}
+
+int qcow2_header_try(struct image *img)
+{
+	return store(img, false);
 }

@@ -105,7 +105,7 @@ int qcow2_unmap(struct image *img, uint64_t offset, uint64_t len, enum unmap_mod
 		.img = img,
 		.q = qcow2_of(img),
 		.mode = mode,
-		.below = img->backing_name || img->backing,
+		.below = img->backing_name || img->backing || img->gets_backing,
 	};
 	unsigned bits = u.q->cluster_bits;
 	uint64_t end = (offset + len + u.q->cluster_size - 1) >> bits;

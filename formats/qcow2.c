@@ -336,6 +336,7 @@ const struct format format_qcow2 = {
 	.check = qcow2_check,
 	.snapshot_list = qcow2_snapshot_list,
 	.resize = qcow2_resize,
+	.check_backing = qcow2_check_backing,
 	.set_backing = qcow2_set_backing,
 	.amend = qcow2_amend,
 	.amend_options = qcow2_amend_options,

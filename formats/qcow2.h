@@ -433,6 +433,8 @@ int qcow2_header_encode(const struct qcow2_header *h, void *cluster);
  * fault) when the new one does not fit, or not beside the old one. Yields.
  */
 int qcow2_header_store(struct image *img);
+/* Would it fail for what the header has, room before all? Writes nothing. */
+int qcow2_header_try(struct image *img);
 
 /* qcow2-layout.c: where the parts of a new image lie: header, refcount table, refcount blocks,
  * L1 table, L2 tables, guest clusters, each in one piece and in this order. */
@@ -630,6 +632,7 @@ bool qcow2_snapshots_complete(struct image *img, GError **error);
 extern const struct option_desc qcow2_amend_options[];
 bool qcow2_amend(struct image *img, struct options *options, const struct image_progress *progress,
 		 GError **error);
+bool qcow2_check_backing(struct image *img, const char *name, const char *format, GError **error);
 bool qcow2_set_backing(struct image *img, const char *name, const char *format, GError **error);
 
 /* qcow2-downgrade.c: no zero flags in any table; with zstd, refused where something is compressed.

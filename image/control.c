@@ -150,6 +150,26 @@ bool image_empty(struct image *img, GError **error)
 	return control_end(img, &r, ret == 0, error);
 }
 
+bool image_check_backing(struct image *img, const char *name, const char *format, GError **error)
+{
+	bool ok;
+
+	if (!img->format->set_backing) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
+			    "Could not change the backing file to '%s': Operation not supported",
+			    name);
+		return false;
+	}
+	if (!img->format->check_backing)
+		return true;
+	co_rwlock_wrlock(&img->core->lock);
+	ok = img->format->check_backing(img, name, format, error);
+	co_rwlock_unlock(&img->core->lock);
+	if (!ok)
+		g_prefix_error(error, "Could not change the backing file to '%s': ", name);
+	return ok;
+}
+
 bool image_set_backing(struct image *img, const char *name, const char *format, GError **error)
 {
 	struct range r;

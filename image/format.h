@@ -134,6 +134,9 @@ struct format {
 	bool (*resize)(struct image *img, uint64_t size, struct options *options, GError **error);
 	bool (*set_backing)(struct image *img, const char *name, const char *format,
 			    GError **error);
+	/* What set_backing would refuse, without writing. NULL: set_backing refuses nothing. */
+	bool (*check_backing)(struct image *img, const char *name, const char *format,
+			      GError **error);
 	bool (*amend)(struct image *img, struct options *options,
 		      const struct image_progress *progress, GError **error);
 	/* How large a new file of this format will be: empty, for a disk of `size` bytes, or for a

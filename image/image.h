@@ -97,6 +97,10 @@ struct image {
 			      */
 	const struct codec *codec; /* for image_write_coded; NULL: it cannot */
 	bool encrypted, compressed, dirty, corrupt;
+
+	/* Set by rebase: a backing file comes below it, so zeroes are written as such and holes are
+	 * not relied on to read as zeroes. */
+	bool gets_backing;
 	bool tracks_changes; /* the driver wants will_change: it keeps enabled bitmaps */
 
 	/* The core's: */
@@ -225,6 +229,8 @@ bool image_amend(struct image *img, struct options *options, const struct image_
 bool image_snapshot_create(struct image *img, const char *name, GError **error);
 bool image_snapshot_apply(struct image *img, unsigned index, GError **error);
 bool image_snapshot_delete(struct image *img, unsigned index, GError **error);
+/* Would image_set_backing be refused? false and *error: yes, and why. Writes nothing. */
+bool image_check_backing(struct image *img, const char *name, const char *format, GError **error);
 /* Makes all of it a hole, so that the backing file shows; the host gets the space back. */
 bool image_empty(struct image *img, GError **error);
 bool image_snapshot_rename(struct image *img, unsigned index, const char *name, GError **error);

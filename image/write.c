@@ -330,7 +330,7 @@ static int zero_step(struct image *img, uint64_t offset, uint64_t len, bool may_
 	if (ret < 0)
 		return ret;
 	*done = e.len;
-	if (e.kind == EXTENT_ZERO || e.kind == EXTENT_HOLE)
+	if (extent_is_zero(&e) && (!img->gets_backing || (e.kind == EXTENT_ZERO && e.layer == img)))
 		return 0;
 	if (img->format->unmap && whole > 0) {
 		ret = unmap(img, offset, whole, may_unmap ? UNMAP_TO_ZERO : UNMAP_TO_ZERO_KEEP);

@@ -32,6 +32,7 @@ const struct command *const tool_commands[] = {
 	&command_info,
 	&command_map,
 	&command_measure,
+	&command_rebase,
 	&command_resize,
 	&command_snapshot,
 	NULL,

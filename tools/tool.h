@@ -125,6 +125,7 @@ extern const struct command command_info;
 extern const struct command command_map;
 extern const struct command command_measure;
 extern const struct command command_commit;
+extern const struct command command_rebase;
 extern const struct command command_resize;
 extern const struct command command_snapshot;
 

@@ -76,7 +76,7 @@ same_bytes mid.want got
 qemu-img check -q top.qcow2 || fail "top is unsound"
 
 # A base that is shorter becomes as long; one that is longer stays.
-for base in raw; do
+for base in raw qcow2; do
 	chain $base cluster_size=64k
 	qemu-img create -q -f qcow2 -b base -F $base long.qcow2 12M
 	qemu-io -c 'write -P 1 11M 64k' long.qcow2 >/dev/null
