@@ -43,6 +43,7 @@ fusermount3 -u m
 SH
 python3 listen.py &
 listener=$!
+cleanup_add kill $listener
 for ((i = 0; i < 100; i++)); do
 	[ -S dev/log ] && break
 	sleep 0.05
