@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 
 #include "image/cache.h"
+#include "image/spacemap.h"
 
 struct resize {
 	struct image *img;
@@ -463,13 +464,44 @@ static int free_behind(struct resize *r, const GArray *regions, uint64_t old_l1_
 	return err ? err : cut_file(r);
 }
 
+/* A cluster that two entries have and that is counted once would be lost for the one that stays:
+ * in such an image nothing is freed before it was repaired. */
+static int check_counts(struct resize *r)
+{
+	const struct qcow2 *q = r->q;
+	g_autoptr(GArray) all = g_array_new(FALSE, FALSE, sizeof(struct qcow2_region));
+	int err = qcow2_tree_regions(r->img, q->l1_offset, 0, q->l1_size, true, all);
+	struct spacemap *used = err ? NULL : qcow2_regions_count(q, all);
+
+	if (!err && !used)
+		err = -ENOMEM;
+	for (uint64_t i = 0; !err && i <= q->file_size >> q->cluster_bits; i++) {
+		uint64_t here = spacemap_get(used, i), count;
+
+		if (!here)
+			continue;
+		err = qcow2_refcount(r->img, i << q->cluster_bits, &count);
+		if (err || count >= here)
+			continue;
+		image_fault(r->img, EIO, 0,
+			    "the cluster at offset 0x%" PRIx64
+			    " has more references than it counts: run check -r all",
+			    i << q->cluster_bits);
+		err = -EIO;
+	}
+	spacemap_free(used);
+	return err;
+}
+
 static bool shrink(struct resize *r, GError **error)
 {
 	const struct qcow2_header *h = &r->q->header;
 	g_autoptr(GArray) regions = g_array_new(FALSE, FALSE, sizeof(struct qcow2_region));
 	uint32_t old_n = h->l1_size, n = MAX(qcow2_l1_needed(h, r->size), 1);
-	int err = 0;
+	int err = check_counts(r);
 
+	if (err)
+		return fail(r, err, "Space cannot be freed", error);
 	n = MIN(n, old_n);
 	err = qcow2_tree_regions(r->img, h->l1_offset, n, old_n, true, regions);
 	if (!err)
