@@ -18,12 +18,11 @@ struct cut {
 	bool ask_qemu;	 /* this one is judged by qemu-img too */
 };
 
-#define PLAN_SKIPPED 77
 struct plan {
 	const char *name;
 	/* Makes the files in the working directory, with nothing recorded. 0, or a status. */
 	int (*prepare)(void *arg);
-	/* Changes them with everything recorded; may set marks in the log. Also PLAN_SKIPPED. */
+	/* Changes them with everything recorded; may set marks in the log. */
 	int (*run)(void *arg, struct record_log *log);
 	/* Looks at what is left, and may change it. Called for positions that never fall. */
 	bool (*judge)(void *arg, const struct cut *cut, GError **error);
