@@ -24,14 +24,14 @@ struct fixture {
 	struct qcow2 *q;
 };
 
-static struct file *make(const char *size, const char *cluster_size, const char *bits,
-			 const char *more)
+static GBytes *create(const char *size, const char *cluster_size, const char *bits,
+		      const char *more)
 {
 	struct options *o = options_new();
 	struct file_options fo = {0};
-	const struct format *format = image_find_format("qcow2", NULL);
-	g_autofree uint8_t *bytes = NULL;
-	struct file *disk, *memory;
+	struct file *disk;
+	uint64_t len;
+	void *bytes;
 
 	options_set(o, "size", size);
 	options_set(o, "cluster_size", cluster_size);
@@ -39,16 +39,36 @@ static struct file *make(const char *size, const char *cluster_size, const char 
 	if (more)
 		options_set(o, more, "on");
 	unlink(MADE);
-	assert_true(image_create(MADE, format, o, NULL));
+	assert_true(image_create(MADE, image_find_format("qcow2", NULL), o, NULL));
 	options_free(o);
 	disk = file_open(MADE, &fo, NULL);
 	assert_non_null(disk);
-	bytes = g_malloc(file_size(disk));
-	assert_int_equal(file_read(disk, 0, bytes, file_size(disk)), 0);
-	memory = file_new_memory("memory", bytes, file_size(disk));
+	len = file_size(disk);
+	bytes = g_malloc(len);
+	assert_int_equal(file_read(disk, 0, bytes, len), 0);
 	file_unref(disk);
 	unlink(MADE);
-	return memory;
+	return g_bytes_new_take(bytes, len);
+}
+
+/* A new image in memory. Each kind is created once: that syncs a disk, and hundreds are wanted. */
+static struct file *make(const char *size, const char *cluster_size, const char *bits,
+			 const char *more)
+{
+	static GHashTable *made;
+	char *key = g_strjoin(" ", size, cluster_size, bits, more, NULL);
+	GBytes *bytes;
+
+	if (!made)
+		made = g_hash_table_new(g_str_hash, g_str_equal);
+	bytes = g_hash_table_lookup(made, key);
+	if (bytes) {
+		g_free(key);
+	} else {
+		bytes = create(size, cluster_size, bits, more);
+		g_hash_table_insert(made, key, bytes);
+	}
+	return file_new_memory("memory", g_bytes_get_data(bytes, NULL), g_bytes_get_size(bytes));
 }
 
 static struct image *open_on(struct file *f, unsigned flags)
