@@ -91,6 +91,14 @@ void copy_await_turn(struct piece *p)
 
 /* ---- encoding ------------------------------------------------------------------------------- */
 
+/*
+ * Fast deflate makes files 5 % larger than zlib at its default level, which is ten times slower.
+ * With one cluster in ten encoded by that it is 4.5 %, in less than twice the time: nobody gets a
+ * much larger file than from qemu-img, whatever the data is like.
+ */
+#define THOROUGH_EVERY 10
+#define THOROUGH_LEVEL 6
+
 enum { UNIT_ZERO = -1, UNIT_PLAIN = -2 }; /* else the bytes of the encoded one */
 
 struct encoding {
@@ -99,8 +107,16 @@ struct encoding {
 	size_t len, unit, first; /* first: bytes up to the first whole unit, left as they are */
 	bool to_the_end;	 /* the last unit is cut by the disk's end: filled up with zeroes */
 	bool find_zeroes;
+	uint64_t number; /* of the first whole unit, on the target's disk */
 	int64_t *result; /* of each unit */
 };
+
+static int level_of(const struct encoding *e, size_t i)
+{
+	bool thorough = (e->number + i) % THOROUGH_EVERY == 0;
+
+	return thorough && e->codec == &codec_deflate ? THOROUGH_LEVEL : 0;
+}
 
 /* Pure: by a worker. */
 static int encode_units(void *arg)
@@ -120,7 +136,7 @@ static int encode_units(void *arg)
 			continue;
 		memset(e->plain + at + n, 0, e->unit - n);
 		ret = e->codec->encode(e->plain + at, e->unit, e->coded + i * e->unit, e->unit - 1,
-				       0);
+				       level_of(e, i));
 		if (ret > 0)
 			e->result[i] = ret;
 		else if (ret != -ENOSPC)
@@ -176,6 +192,7 @@ static int encode_piece(struct piece *p, uint8_t *buf)
 		.first = (unit - to % unit) % unit,
 		.to_the_end = to + p->len == c->job->target->size,
 		.find_zeroes = c->job->sparse,
+		.number = (to + unit - 1) / unit,
 		.result = g_new(int64_t, c->piece_size / unit + 1),
 	};
 	int ret = -ENOMEM;

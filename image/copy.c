@@ -13,9 +13,11 @@
 
 /* Long enough that hand-overs to workers cost little: 1 GiB of raw data takes 4 % less time than
  * in pieces of 256 KiB, compressed data 15 %. */
-#define PIECE	  (1u << 20)
-#define SALVAGE	  512u
-#define ZERO_STEP (256u << 20) /* progress shows and SIGINT ends within large zero runs */
+#define PIECE (1u << 20)
+/* Encoding takes so long that hand-overs do not count, and needs two buffers a piece. */
+#define ENCODED_PIECE (512u << 10)
+#define SALVAGE	      512u
+#define ZERO_STEP     (256u << 20) /* progress shows and SIGINT ends within large zero runs */
 
 void copy_fail(struct copy *c, struct image *img, const char *doing, uint64_t offset, int err)
 {
@@ -279,7 +281,7 @@ bool image_copy(const struct copy_job *job, GError **error)
 	struct copy c = {.job = job, .above = count_above(job), .grain = target_grain(job)};
 
 	/* A cluster is not larger than 2 MiB. */
-	c.piece_size = MAX(PIECE, c.grain);
+	c.piece_size = MAX(job->encode ? ENCODED_PIECE : PIECE, c.grain);
 	c.buffers.size = c.piece_size;
 	g_assert(job->coroutines >= 1 && job->coroutines <= COPY_COROUTINES_MAX);
 	co_group_init(&c.group, job->coroutines);
