@@ -367,7 +367,7 @@ def main():
     if judge.missing:
         print("not in this version:", *judge.missing)
     print(f"{done} commands, {judge.runs} runs, {judge.met} met a fault, {judge.wrong} wrong")
-    return 1 if judge.wrong or not judge.met else 0
+    return 1 if judge.wrong or judge.missing or not judge.met else 0
 
 
 if __name__ == "__main__":

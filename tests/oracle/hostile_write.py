@@ -209,7 +209,7 @@ def main():
         print("not in this version:", *sorted(judge.missing))
     print(f"{judge.done} commands, {judge.succeeded} succeeded, {judge.wrong} wrong, slowest "
           f"{judge.slowest[0]:.2f} s ({judge.slowest[1]})")
-    return 1 if judge.wrong or not judge.done else 0
+    return 1 if judge.wrong or judge.missing or not judge.done else 0
 
 
 if __name__ == "__main__":
