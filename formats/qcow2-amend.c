@@ -43,15 +43,6 @@ static bool refuse(GError **error, const char *sentence)
 	return false;
 }
 
-static bool fail(struct image *img, int err, const char *what, GError **error)
-{
-	const char *cause = image_fault_text(img);
-
-	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "%s: %s", what,
-		    cause ? cause : g_strerror(-err));
-	return false;
-}
-
 /* ---- what is asked for ------------------------------------------------------------------------
  */
 
@@ -191,7 +182,7 @@ static bool store(struct amend *a, const struct qcow2_header *old, const char *w
 	a->q->header.incompatible = old->incompatible;
 	a->q->header.autoclear = old->autoclear;
 	a->q->header.compression_type = old->compression_type;
-	return fail(a->img, err, what, error);
+	return image_fail(a->img, err, what, error);
 }
 
 static bool upgrade(struct amend *a, GError **error)
@@ -215,7 +206,7 @@ static bool change_width(struct amend *a, GError **error)
 		return true;
 	err = qcow2_change_refcount_order(a->img, a->order, a->progress, error);
 	if (err && error && !*error)
-		fail(a->img, err, "Could not change the refcounts' width", error);
+		image_fail(a->img, err, "Could not change the refcounts' width", error);
 	return err == 0;
 }
 
@@ -258,7 +249,7 @@ static bool change_data_file(struct amend *a, GError **error)
 	if (err) {
 		g_free(h->data_file);
 		h->data_file = old;
-		return fail(a->img, err, "Could not write the data file's name", error);
+		return image_fail(a->img, err, "Could not write the data file's name", error);
 	}
 	g_free(old);
 	return true;
@@ -314,7 +305,7 @@ bool qcow2_amend(struct image *img, struct options *options, const struct image_
 	if (ok) {
 		err = qcow2_begin(img);
 		if (err)
-			ok = fail(img, err, "the image cannot be changed", error);
+			ok = image_fail(img, err, "the image cannot be changed", error);
 	}
 	ok = ok && upgrade(&a, error) && change_width(&a, error) && change_flags(&a, error) &&
 	     change_data_file(&a, error) && change_backing(&a, error) && change_size(&a, error) &&
@@ -362,7 +353,8 @@ bool qcow2_check_backing(struct image *img, const char *name, const char *format
 		return refuse(error, "An image whose data file is raw cannot have a backing file");
 	image_fault_clear(img);
 	err = try_header(img, name, format);
-	return err ? fail(img, err, "The header cannot take the backing file's name", error) : true;
+	return err ? image_fail(img, err, "The header cannot take the backing file's name", error)
+		   : true;
 }
 
 bool qcow2_set_backing(struct image *img, const char *name, const char *format, GError **error)
@@ -383,7 +375,7 @@ bool qcow2_set_backing(struct image *img, const char *name, const char *format, 
 		g_free(h->backing_format);
 		h->backing_name = old_name;
 		h->backing_format = old_format;
-		return fail(img, err, "Could not write the backing file's name", error);
+		return image_fail(img, err, "Could not write the backing file's name", error);
 	}
 	g_free(old_name);
 	g_free(old_format);

@@ -26,15 +26,6 @@ void qcow2_stored_bitmap_free(struct qcow2_stored_bitmap *s)
 	g_free(s);
 }
 
-static bool fail(struct image *img, int ret, const char *what, GError **error)
-{
-	const char *cause = image_fault_text(img);
-
-	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "%s: %s", what,
-		    cause ? cause : g_strerror(-ret));
-	return false;
-}
-
 /* ---- the directory ------------------------------------------------------------------------- */
 
 struct reading {
@@ -70,7 +61,7 @@ GPtrArray *qcow2_bitmaps_read(struct image *img, GError **error)
 		return r.list;
 	g_ptr_array_unref(r.list);
 	if (r.err)
-		fail(img, r.err, "the bitmap directory could not be read", error);
+		image_fail(img, r.err, "the bitmap directory could not be read", error);
 	return NULL;
 }
 
@@ -251,7 +242,7 @@ struct bitmap *qcow2_bitmap_load(struct image *img, const struct qcow2_stored_bi
 
 	if (!bits || !buf) {
 		bitmap_free(bits);
-		fail(img, -ENOMEM, what, error);
+		image_fail(img, -ENOMEM, what, error);
 		return NULL;
 	}
 	if (s->b.table_size != table_entries(q, bitmap_length(bits)) ||
@@ -273,7 +264,7 @@ struct bitmap *qcow2_bitmap_load(struct image *img, const struct qcow2_stored_bi
 	if (ret == 0)
 		return bits;
 	bitmap_free(bits);
-	fail(img, ret, what, error);
+	image_fail(img, ret, what, error);
 	return NULL;
 }
 
@@ -467,7 +458,7 @@ static GPtrArray *begin_change(struct image *img, GError **error)
 	}
 	ret = qcow2_bitmaps_settle(img);
 	if (ret < 0) {
-		fail(img, ret, "the bitmaps could not be stored", error);
+		image_fail(img, ret, "the bitmaps could not be stored", error);
 		return NULL;
 	}
 	return qcow2_bitmaps_read(img, error);
@@ -480,7 +471,7 @@ static bool end_change(struct image *img, const GPtrArray *list, const struct qc
 
 	if (ret == 0 && gone)
 		ret = qcow2_bitmap_free_bits(img, gone);
-	return ret == 0 || fail(img, ret, "the bitmap directory could not be written", error);
+	return ret == 0 || image_fail(img, ret, "the bitmap directory could not be written", error);
 }
 
 bool qcow2_bitmap_add(struct image *img, const char *name, unsigned granularity_bits,
@@ -518,7 +509,7 @@ bool qcow2_bitmap_add(struct image *img, const char *name, unsigned granularity_
 	ret = qcow2_bitmap_write(img, s, bits);
 	bitmap_free(bits);
 	if (ret < 0)
-		return fail(img, ret, "the bitmap could not be written", error);
+		return image_fail(img, ret, "the bitmap could not be written", error);
 	return end_change(img, list, NULL, error);
 }
 
@@ -552,6 +543,6 @@ bool qcow2_bitmap_store(struct image *img, const char *name, const struct bitmap
 		return end_change(img, list, NULL, error);
 	ret = qcow2_bitmap_write(img, s, bits);
 	if (ret < 0)
-		return fail(img, ret, "the bitmap could not be written", error);
+		return image_fail(img, ret, "the bitmap could not be written", error);
 	return end_change(img, list, &old, error);
 }

@@ -172,7 +172,6 @@ bool qcow2_expand_zeroes(struct image *img, const struct image_progress *progres
 		.total = q->header.l1_size,
 		.zstd = q->header.compression_type,
 	};
-	const char *cause;
 	/* Looked through before anything is changed. */
 	int err = x.zstd ? expand_all(&x, false) : 0;
 
@@ -187,8 +186,5 @@ bool qcow2_expand_zeroes(struct image *img, const struct image_progress *progres
 			    "compressed clusters");
 		return false;
 	}
-	cause = image_fault_text(img);
-	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
-		    "Failed to turn zero into data clusters: %s", cause ? cause : g_strerror(-err));
-	return false;
+	return image_fail(img, err, "Failed to turn zero into data clusters", error);
 }

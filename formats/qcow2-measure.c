@@ -77,13 +77,8 @@ static bool count_data(struct image *source, uint64_t cluster, uint64_t *bytes, 
 		struct extent e;
 		int ret = image_map_run(source, offset, source->size - offset, NULL, &e);
 
-		if (ret < 0) {
-			const char *why = image_fault_text(source);
-
-			g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
-				    "Unable to get block status: %s", why ? why : g_strerror(-ret));
-			return false;
-		}
+		if (ret < 0)
+			return image_fail(source, ret, "Unable to get block status", error);
 		image_ask_host(&e);
 		offset += e.len;
 		if (extent_is_zero(&e))

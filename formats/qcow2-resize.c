@@ -24,15 +24,6 @@ struct resize {
 	char *mode; /* of preallocation; NULL: off */
 };
 
-static bool fail(struct resize *r, int err, const char *what, GError **error)
-{
-	const char *cause = image_fault_text(r->img);
-
-	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "%s: %s", what,
-		    cause ? cause : g_strerror(-err));
-	return false;
-}
-
 static bool refuse(GError **error, const char *sentence)
 {
 	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED, "%s", sentence);
@@ -372,7 +363,7 @@ static bool grow(struct resize *r, GError **error)
 	int err = grow_l1(r);
 
 	if (err)
-		return fail(r, err, "Failed to grow the L1 table", error);
+		return image_fail(r->img, err, "Failed to grow the L1 table", error);
 	err = clear_behind(r);
 	if (!err)
 		err = settle_last(r);
@@ -381,9 +372,10 @@ static bool grow(struct resize *r, GError **error)
 	if (!err)
 		err = preallocates(r) ? preallocate(r) : hide_backing(r);
 	if (err)
-		return fail(r, err, "The new part of the disk could not be prepared", error);
+		return image_fail(r->img, err, "The new part of the disk could not be prepared",
+				  error);
 	err = commit(r, r->size, r->q->header.l1_offset, r->q->header.l1_size);
-	return err ? fail(r, err, "Could not write the new size", error) : true;
+	return err ? image_fail(r->img, err, "Could not write the new size", error) : true;
 }
 
 /* ---- shrinking ---------------------------------------------------------------------------------
@@ -501,16 +493,17 @@ static bool shrink(struct resize *r, GError **error)
 	int err = check_counts(r);
 
 	if (err)
-		return fail(r, err, "Space cannot be freed", error);
+		return image_fail(r->img, err, "Space cannot be freed", error);
 	n = MIN(n, old_n);
 	err = qcow2_tree_regions(r->img, h->l1_offset, n, old_n, true, regions);
 	if (!err)
 		err = commit(r, r->size, h->l1_offset, n);
 	if (err)
-		return fail(r, err, "Could not write the new size", error);
+		return image_fail(r->img, err, "Could not write the new size", error);
 	err = free_behind(r, regions, old_n * 8ull);
 	if (err)
-		return fail(r, err, "The disk is smaller, but its space could not be freed", error);
+		return image_fail(r->img, err,
+				  "The disk is smaller, but its space could not be freed", error);
 	return true;
 }
 
@@ -548,7 +541,7 @@ bool qcow2_resize(struct image *img, uint64_t size, struct options *options, GEr
 	if (ok && size != r.old) {
 		err = qcow2_begin(img);
 		if (err)
-			ok = fail(&r, err, "the image cannot be changed", error);
+			ok = image_fail(img, err, "the image cannot be changed", error);
 		else
 			ok = size > r.old ? grow(&r, error) : shrink(&r, error);
 	}

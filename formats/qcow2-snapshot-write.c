@@ -21,15 +21,6 @@
 
 #define MAX_NAME 255 /* bytes that every reader shows whole */
 
-static bool fail(struct image *img, int err, const char *what, GError **error)
-{
-	const char *cause = image_fault_text(img);
-
-	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "%s: %s", what,
-		    cause ? cause : g_strerror(-err));
-	return false;
-}
-
 static bool refuse(GError **error, const char *sentence)
 {
 	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED, "%s", sentence);
@@ -47,7 +38,7 @@ static bool begin(struct image *img, GError **error)
 
 	image_fault_clear(img);
 	err = qcow2_begin(img);
-	return err ? fail(img, err, "the image cannot be changed", error) : true;
+	return err ? image_fail(img, err, "the image cannot be changed", error) : true;
 }
 
 /* ---- the snapshot table -----------------------------------------------------------------------
@@ -67,7 +58,7 @@ static bool append_old(struct image *img, GByteArray *table, unsigned index, GEr
 	g_byte_array_set_size(table, old + (end - at));
 	err = cache_read(img->cache, img->file, q->header.snapshots_offset + at, table->data + old,
 			 end - at);
-	return err ? fail(img, err, "the snapshot table cannot be read", error) : true;
+	return err ? image_fail(img, err, "the snapshot table cannot be read", error) : true;
 }
 
 /* "Snapshot table entry": texts follow the extra data. */
@@ -200,7 +191,7 @@ static bool commit_table(struct image *img, const GByteArray *table, unsigned n,
 	int err = write_table(img, table, &offset);
 
 	if (err)
-		return fail(img, err, "the new snapshot table could not be written", error);
+		return image_fail(img, err, "the new snapshot table could not be written", error);
 	h->snapshots_offset = offset;
 	h->nb_snapshots = n;
 	err = qcow2_flush_header(img);
@@ -209,7 +200,7 @@ static bool commit_table(struct image *img, const GByteArray *table, unsigned n,
 		h->nb_snapshots = old_n;
 		if (table->len)
 			qcow2_unref(img, offset, table->len);
-		return fail(img, err, "the header could not be written", error);
+		return image_fail(img, err, "the header could not be written", error);
 	}
 	if (!table_changed(img, error))
 		return false;
@@ -307,7 +298,7 @@ static bool create_entry(struct image *img, uint64_t l1_offset, const char *name
 	append_new(img, table, l1_offset, id, name);
 	err = qcow2_clear_copied(img, q->header.l1_offset, q->header.l1_size, true);
 	if (err)
-		return fail(img, err, "the L2 tables could not be changed", error);
+		return image_fail(img, err, "the L2 tables could not be changed", error);
 	return commit_table(img, table, q->header.nb_snapshots + 1, error);
 }
 
@@ -326,10 +317,10 @@ bool qcow2_snapshot_create(struct image *img, const char *name, GError **error)
 	if (!err)
 		err = qcow2_regions_ref(img, refs);
 	if (err)
-		return fail(img, err, "the clusters of the disk cannot be shared", error);
+		return image_fail(img, err, "the clusters of the disk cannot be shared", error);
 	err = copy_l1(img, h->l1_offset, h->l1_size, h->l1_size, &l1_offset);
 	if (err)
-		fail(img, err, "the L1 table cannot be copied", error);
+		image_fail(img, err, "the L1 table cannot be copied", error);
 	else
 		ok = create_entry(img, l1_offset, name, error);
 	if (ok)
@@ -368,11 +359,11 @@ static bool prepare_apply(struct apply *a, GError **error)
 	if (!err)
 		err = qcow2_regions_ref(img, a->refs);
 	if (err)
-		return fail(img, err, "the clusters of the snapshot cannot be shared", error);
+		return image_fail(img, err, "the clusters of the snapshot cannot be shared", error);
 	err = copy_l1(img, a->s.l1_offset, a->copied, a->l1_size, &a->l1_offset);
 	if (err)
 		qcow2_regions_unref(img, a->refs, a->refs->len);
-	return err ? fail(img, err, "the snapshot's L1 table cannot be copied", error) : true;
+	return err ? image_fail(img, err, "the snapshot's L1 table cannot be copied", error) : true;
 }
 
 static bool commit_apply(struct apply *a, GError **error)
@@ -404,7 +395,7 @@ static bool commit_apply(struct apply *a, GError **error)
 	qcow2_regions_unref(img, a->refs, a->refs->len);
 	if (a->l1_offset)
 		qcow2_unref(img, a->l1_offset, a->l1_size * 8ull);
-	return fail(img, err, "the snapshot's tables could not be made the disk's", error);
+	return image_fail(img, err, "the snapshot's tables could not be made the disk's", error);
 }
 
 bool qcow2_snapshot_apply(struct image *img, unsigned index, GError **error)
@@ -448,10 +439,11 @@ static bool free_regions(struct image *img, const GArray *regions, GError **erro
 
 	spacemap_free(less);
 	if (err)
-		return fail(img, err,
-			    "the snapshot was deleted, but its space was not freed (check -r leaks "
-			    "does it)",
-			    error);
+		return image_fail(
+			img, err,
+			"the snapshot was deleted, but its space was not freed (check -r leaks "
+			"does it)",
+			error);
 	qcow2_regions_free_later(img, regions);
 	return true;
 }
@@ -469,7 +461,7 @@ bool qcow2_snapshot_delete(struct image *img, unsigned index, GError **error)
 		return false;
 	err = snapshot_regions(img, &s, regions);
 	if (err)
-		return fail(img, err, "the snapshot's tables cannot be read", error);
+		return image_fail(img, err, "the snapshot's tables cannot be read", error);
 	for (unsigned i = 0; i < q->header.nb_snapshots; i++)
 		if (i != index && !append_old(img, table, i, error))
 			return false;
@@ -524,8 +516,8 @@ bool qcow2_snapshot_usage(struct image *img, unsigned index, uint64_t *own, uint
 	err = snapshot_regions(img, &s, regions);
 	used = err ? NULL : qcow2_regions_count(q, regions);
 	if (!used)
-		return fail(img, err ? err : -ENOMEM, "the snapshot's tables cannot be read",
-			    error);
+		return image_fail(img, err ? err : -ENOMEM, "the snapshot's tables cannot be read",
+				  error);
 	for (uint64_t i = 0; !err && i <= q->file_size >> q->cluster_bits; i++) {
 		uint64_t here = spacemap_get(used, i), count = 0;
 
@@ -535,5 +527,5 @@ bool qcow2_snapshot_usage(struct image *img, unsigned index, uint64_t *own, uint
 		*(count <= here ? own : shared) += q->cluster_size;
 	}
 	spacemap_free(used);
-	return err ? fail(img, err, "the refcounts cannot be read", error) : true;
+	return err ? image_fail(img, err, "the refcounts cannot be read", error) : true;
 }

@@ -82,18 +82,8 @@ static bool copy_down(const struct commit_job *job, GError **error)
 		.cancelled = cancelled,
 		.arg = &c,
 	};
-	const char *cause;
-	int ret;
 
-	if (!image_copy(&copy, error))
-		return false;
-	ret = image_flush(job->base);
-	if (ret == 0)
-		return true;
-	cause = image_fault_text(job->base);
-	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "Could not flush '%s': %s",
-		    job->base->filename, cause ? cause : g_strerror(-ret));
-	return false;
+	return image_copy(&copy, error) && control_flush(job->base, error);
 }
 
 bool image_commit(const struct commit_job *job, GError **error)

@@ -73,13 +73,6 @@ static void end_with(struct compare *c, enum compare_end end)
 	co_queue_wake_all(&c->turn);
 }
 
-static const char *cause(struct image *img, int ret)
-{
-	const char *why = image_fault_text(img);
-
-	return why ? why : g_strerror(-ret);
-}
-
 /* Waits until every earlier piece was examined, or all is at an end. */
 static void await_turn(struct piece *p)
 {
@@ -182,7 +175,7 @@ static void fail_reading(struct piece *p, struct image *img, int ret)
 	if (c->end == COMPARE_DONE)
 		g_set_error(&c->error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
 			    "Error while reading offset %" G_GUINT64_FORMAT " of %s: %s", p->offset,
-			    img->filename, cause(img, ret));
+			    img->filename, image_cause(img, ret));
 	end_with(c, COMPARE_NOT_READ);
 }
 
@@ -285,7 +278,7 @@ static bool map_side(struct compare *c, struct image *img, uint64_t offset, uint
 		g_set_error(&c->error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
 			    "Sector allocation test failed for %s at offset %" G_GUINT64_FORMAT
 			    ": %s",
-			    img->filename, offset, cause(img, ret));
+			    img->filename, offset, image_cause(img, ret));
 	end_with(c, COMPARE_NOT_MAPPED);
 	return false;
 }

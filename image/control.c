@@ -17,14 +17,13 @@ static bool unsupported(const struct image *img, const char *what, GError **erro
 	return false;
 }
 
-static bool flush_or_say(struct image *img, GError **error)
+bool control_flush(struct image *img, GError **error)
 {
 	int ret = image_flush(img);
-	const char *cause = ret < 0 ? image_fault_text(img) : NULL;
 
 	if (ret < 0)
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "Could not flush '%s': %s",
-			    img->filename, cause ? cause : g_strerror(-ret));
+			    img->filename, image_cause(img, ret));
 	return ret == 0;
 }
 
@@ -44,7 +43,7 @@ bool control_begin(struct image *img, struct range *r, GError **error)
 {
 	if (!control_lock(img, r, error))
 		return false;
-	if (!flush_or_say(img, error)) {
+	if (!control_flush(img, error)) {
 		range_unlock(&img->core->ranges, r);
 		return false;
 	}
@@ -57,7 +56,7 @@ bool control_end(struct image *img, struct range *r, bool ok, GError **error)
 	co_rwlock_unlock(&img->core->lock);
 	/* After a failure too: what the driver left in its tables is consistent. */
 	if (ok)
-		ok = flush_or_say(img, error);
+		ok = control_flush(img, error);
 	else
 		image_flush(img);
 	range_unlock(&img->core->ranges, r);
@@ -96,15 +95,13 @@ static int settle_end(struct image *img)
 /* With the disk locked, before the metadata is. */
 static bool prepare_resize(struct image *img, uint64_t size, GError **error)
 {
-	const char *cause;
 	int ret = size > img->size ? settle_end(img) : 0;
 
 	if (ret == 0)
-		return flush_or_say(img, error);
-	cause = image_fault_text(img);
+		return control_flush(img, error);
 	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
 		    "The last cluster of '%s' could not be written anew: %s", img->filename,
-		    cause ? cause : g_strerror(-ret));
+		    image_cause(img, ret));
 	return false;
 }
 
@@ -133,7 +130,6 @@ bool image_resize(struct image *img, uint64_t size, struct options *options, GEr
 
 bool image_empty(struct image *img, GError **error)
 {
-	const char *cause;
 	struct range r;
 	int ret;
 
@@ -143,10 +139,9 @@ bool image_empty(struct image *img, GError **error)
 		return false;
 	image_fault_clear(img);
 	ret = img->size ? img->format->unmap(img, 0, img->size, UNMAP_TO_HOLE) : 0;
-	cause = ret < 0 ? image_fault_text(img) : NULL;
 	if (ret < 0)
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "Could not empty '%s': %s",
-			    img->filename, cause ? cause : g_strerror(-ret));
+			    img->filename, image_cause(img, ret));
 	return control_end(img, &r, ret == 0, error);
 }
 

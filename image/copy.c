@@ -21,13 +21,11 @@
 
 void copy_fail(struct copy *c, struct image *img, const char *doing, uint64_t offset, int err)
 {
-	const char *why = image_fault_text(img);
-
 	c->failed = true;
 	if (!c->error)
 		g_set_error(&c->error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
 			    "error while %s at byte %" G_GUINT64_FORMAT ": %s", doing, offset,
-			    why ? why : g_strerror(-err));
+			    image_cause(img, err));
 	co_queue_wake_all(&c->turn);
 }
 
@@ -45,11 +43,8 @@ static void salvage(struct piece *p, uint8_t *buf)
 		if (ret == 0)
 			continue;
 		memset(buf + at, 0, n);
-		if (job->salvaged) {
-			const char *why = image_fault_text(job->source);
-
-			job->salvaged(job->arg, p->offset + at, n, why ? why : g_strerror(-ret));
-		}
+		if (job->salvaged)
+			job->salvaged(job->arg, p->offset + at, n, image_cause(job->source, ret));
 		image_fault_clear(job->source);
 	}
 }

@@ -139,7 +139,9 @@ bool codec_is_known(const struct extent *e);
 /* Is decoding ahead of a reader of any use? */
 bool codec_reads_ahead(void);
 
-/* control.c: alone on a writable image, with everything flushed, until control_end, which flushes
+/* control.c: image_flush that sets *error. */
+bool control_flush(struct image *img, GError **error);
+/* Alone on a writable image, with everything flushed, until control_end, which flushes
  * again and returns ok, or false when that failed. */
 bool control_begin(struct image *img, struct range *r, GError **error);
 bool control_end(struct image *img, struct range *r, bool ok, GError **error);

@@ -41,6 +41,19 @@ const char *image_fault_text(struct image *img)
 	return NULL;
 }
 
+const char *image_cause(struct image *img, int err)
+{
+	const char *text = image_fault_text(img);
+
+	return text ? text : g_strerror(-err);
+}
+
+bool image_fail(struct image *img, int err, const char *what, GError **error)
+{
+	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "%s: %s", what, image_cause(img, err));
+	return false;
+}
+
 void image_fault_clear(struct image *img)
 {
 	for (; img; img = img->backing) {

@@ -282,6 +282,10 @@ void image_fault(struct image *img, int err, uint64_t offset, const char *format
  * there was none since image_fault_clear. Owned by img. A fault in any layer of
  * the chain is found. */
 const char *image_fault_text(struct image *img);
+/* Why it failed, in words: image_fault_text, else err's (negative). */
+const char *image_cause(struct image *img, int err);
+/* Sets *error to "what: why"; false. */
+bool image_fail(struct image *img, int err, const char *what, GError **error);
 void image_fault_clear(struct image *img);
 /* For drivers, while they open: a sentence that is no error, to whoever opens the image; the file's
  * name is put in front. */

@@ -165,7 +165,6 @@ static bool copy_up(struct rebase *r, GError **error)
 		.cancelled = cancelled,
 		.arg = r,
 	};
-	const char *why;
 
 	switch (image_compare(&compare, NULL, error)) {
 	case COMPARE_DONE:
@@ -180,10 +179,9 @@ static bool copy_up(struct rebase *r, GError **error)
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "cancelled");
 		return false;
 	}
-	why = image_fault_text(job->top);
 	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
 		    "error while %s at byte %" G_GUINT64_FORMAT ": %s", r->doing, r->offset,
-		    why ? why : g_strerror(-r->err));
+		    image_cause(job->top, r->err));
 	return false;
 }
 

@@ -17,7 +17,7 @@ static const struct opt options[] = {
 
 static int map_failed(struct image *img, int err)
 {
-	tool_error("Could not map '%s': %s", img->filename, tool_cause(img, err));
+	tool_error("Could not map '%s': %s", img->filename, image_cause(img, err));
 	return 1;
 }
 

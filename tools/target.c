@@ -145,7 +145,7 @@ bool target_close(struct target *t, GError *failure)
 
 	if (ret < 0)
 		g_set_error(&failure, IMAGE_ERROR, IMAGE_ERROR_FAILED,
-			    "error while writing '%s': %s", t->name, tool_cause(t->img, ret));
+			    "error while writing '%s': %s", t->name, image_cause(t->img, ret));
 	if (failure)
 		remove_made(t);
 	target_clear(t);

@@ -53,13 +53,6 @@ int tool_usage(const struct args *args, const char *format, ...)
 	return args && args->command->usage_status ? args->command->usage_status : 1;
 }
 
-const char *tool_cause(struct image *img, int err)
-{
-	const char *text = image_fault_text(img);
-
-	return text ? text : g_strerror(-err);
-}
-
 static void warn(void *arg, const char *sentence)
 {
 	fprintf(stderr, "%s: warning: %s\n", tool_name, sentence);
@@ -72,7 +65,7 @@ int tool_close(struct image *img, int status)
 
 		if (ret < 0) {
 			tool_error("Could not flush '%s': %s", layer->filename,
-				   tool_cause(layer, ret));
+				   image_cause(layer, ret));
 			status = 1;
 		}
 	}

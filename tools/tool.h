@@ -21,8 +21,6 @@ void tool_error(const char *format, ...) G_GNUC_PRINTF(1, 2);
 void tool_say(GError *error, const char *prefix);
 /* tool_error and the hint at --help; returns the command's status for it. */
 int tool_usage(const struct args *args, const char *format, ...) G_GNUC_PRINTF(2, 3);
-/* The cause of a data path error in words: what the image recorded, else errno's. */
-const char *tool_cause(struct image *img, int err);
 
 struct tool_source {
 	const char *format;	 /* -f; NULL: probe */
