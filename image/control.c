@@ -169,9 +169,7 @@ bool image_set_backing(struct image *img, const char *name, const char *format, 
 {
 	struct range r;
 
-	if (!img->format->set_backing)
-		return unsupported(img, "has no backing file that could be changed", error);
-	if (!control_begin(img, &r, error))
+	if (!image_check_backing(img, name, format, error) || !control_begin(img, &r, error))
 		return false;
 	return control_end(img, &r, img->format->set_backing(img, name, format, error), error);
 }

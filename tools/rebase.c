@@ -154,11 +154,8 @@ static bool rebase(const struct request *r, struct image *top, struct image *tar
 	bool ok;
 
 	progress_begin(&progress, opt_given(r->args, 'p') && !opt_given(r->args, 'q'), 2);
-	if (r->unsafe)
-		ok = image_check_backing(top, job.name, job.format, &error) &&
-		     image_set_backing(top, job.name, job.format, &error);
-	else
-		ok = image_rebase(&job, &error);
+	ok = r->unsafe ? image_set_backing(top, job.name, job.format, &error)
+		       : image_rebase(&job, &error);
 	if (ok)
 		progress_update(&progress, 1, 1);
 	progress_end(&progress);
