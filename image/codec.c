@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <glib.h>
-#include <pthread.h>
 #include <string.h>
 #include <zlib.h>
 #ifdef HAVE_ISAL
@@ -45,30 +44,21 @@ static int inflate_streaming(const void *in, size_t in_len, void *out, size_t ou
 }
 
 #ifdef HAVE_LIBDEFLATE
-static pthread_key_t decompressor_key;
-static pthread_once_t decompressor_once = PTHREAD_ONCE_INIT;
-
 static void free_decompressor(void *d)
 {
 	libdeflate_free_decompressor(d);
 }
 
-static void make_decompressor_key(void)
-{
-	if (pthread_key_create(&decompressor_key, free_decompressor))
-		g_error("no thread key for the decompressor");
-}
+static GPrivate decompressor_of_thread = G_PRIVATE_INIT(free_decompressor);
 
 /* One a thread: making one costs more than a small cluster. NULL: out of memory. */
 static struct libdeflate_decompressor *decompressor(void)
 {
-	struct libdeflate_decompressor *d;
+	struct libdeflate_decompressor *d = g_private_get(&decompressor_of_thread);
 
-	pthread_once(&decompressor_once, make_decompressor_key);
-	d = pthread_getspecific(decompressor_key);
 	if (!d) {
 		d = libdeflate_alloc_decompressor();
-		pthread_setspecific(decompressor_key, d);
+		g_private_set(&decompressor_of_thread, d);
 	}
 	return d;
 }
@@ -105,9 +95,6 @@ static int deflate_decode(const void *in, size_t in_len, void *out, size_t out_l
  * used.
  */
 #define DEFLATE_WINDOW_BITS 12
-
-static pthread_key_t encoder_key;
-static pthread_once_t encoder_once = PTHREAD_ONCE_INIT;
 
 static int64_t zlib_encode(z_stream *z, const void *in, size_t in_len, void *out, size_t out_max)
 {
@@ -147,21 +134,15 @@ struct deflater { /* one a thread: half a megabyte */
 	uint8_t buffer[ISAL_BUFFER];
 };
 
-static void make_encoder_key(void)
-{
-	if (pthread_key_create(&encoder_key, free))
-		g_error("no thread key for the compressor");
-}
+static GPrivate deflater_of_thread = G_PRIVATE_INIT(free);
 
 static struct deflater *deflater(void)
 {
-	struct deflater *d;
+	struct deflater *d = g_private_get(&deflater_of_thread);
 
-	pthread_once(&encoder_once, make_encoder_key);
-	d = pthread_getspecific(encoder_key);
 	if (!d) {
 		d = malloc(sizeof(*d));
-		pthread_setspecific(encoder_key, d);
+		g_private_set(&deflater_of_thread, d);
 	}
 	return d;
 }
@@ -202,19 +183,13 @@ static void free_encoder(void *p)
 	free(p);
 }
 
-static void make_encoder_key(void)
-{
-	if (pthread_key_create(&encoder_key, free_encoder))
-		g_error("no thread key for the compressor");
-}
+static GPrivate deflater_of_thread = G_PRIVATE_INIT(free_encoder);
 
 /* One a thread, used again and again: making one costs as much as a small cluster. */
 static z_stream *deflater(void)
 {
-	z_stream *z;
+	z_stream *z = g_private_get(&deflater_of_thread);
 
-	pthread_once(&encoder_once, make_encoder_key);
-	z = pthread_getspecific(encoder_key);
 	if (z)
 		return deflateReset(z) == Z_OK ? z : NULL;
 	z = calloc(1, sizeof(*z));
@@ -223,7 +198,7 @@ static z_stream *deflater(void)
 		free(z);
 		return NULL;
 	}
-	pthread_setspecific(encoder_key, z);
+	g_private_set(&deflater_of_thread, z);
 	return z;
 }
 
@@ -253,26 +228,17 @@ const struct codec codec_deflate = {
  */
 #define ZSTD_WINDOW_LOG_MAX 23
 
-static pthread_key_t zstd_key;
-static pthread_once_t zstd_once = PTHREAD_ONCE_INIT;
-
 static void free_zstd(void *d)
 {
 	ZSTD_freeDCtx(d);
 }
 
-static void make_zstd_key(void)
-{
-	if (pthread_key_create(&zstd_key, free_zstd))
-		g_error("no thread key for the decompressor");
-}
+static GPrivate zstd_of_thread = G_PRIVATE_INIT(free_zstd);
 
 static ZSTD_DCtx *zstd_context(void)
 {
-	ZSTD_DCtx *d;
+	ZSTD_DCtx *d = g_private_get(&zstd_of_thread);
 
-	pthread_once(&zstd_once, make_zstd_key);
-	d = pthread_getspecific(zstd_key);
 	if (d) {
 		ZSTD_DCtx_reset(d, ZSTD_reset_session_only);
 		return d;
@@ -280,7 +246,7 @@ static ZSTD_DCtx *zstd_context(void)
 	d = ZSTD_createDCtx();
 	if (d && ZSTD_isError(ZSTD_DCtx_setParameter(d, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG_MAX)))
 		g_error("zstd does not know its window limit");
-	pthread_setspecific(zstd_key, d);
+	g_private_set(&zstd_of_thread, d);
 	return d;
 }
 
@@ -311,32 +277,23 @@ static int zstd_decode(const void *in, size_t in_len, void *out, size_t out_len)
 /* The library's own default, as QEMU uses it: level 1 takes half the time and makes 3 % more. */
 #define ZSTD_LEVEL 3
 
-static pthread_key_t zstd_encoder_key;
-static pthread_once_t zstd_encoder_once = PTHREAD_ONCE_INIT;
-
 static void free_zstd_encoder(void *c)
 {
 	ZSTD_freeCCtx(c);
 }
 
-static void make_zstd_encoder_key(void)
-{
-	if (pthread_key_create(&zstd_encoder_key, free_zstd_encoder))
-		g_error("no thread key for the compressor");
-}
+static GPrivate zstd_encoder_of_thread = G_PRIVATE_INIT(free_zstd_encoder);
 
 static int64_t zstd_encode(const void *in, size_t in_len, void *out, size_t out_max, int level)
 {
-	ZSTD_CCtx *c;
+	ZSTD_CCtx *c = g_private_get(&zstd_encoder_of_thread);
 	size_t ret;
 
-	pthread_once(&zstd_encoder_once, make_zstd_encoder_key);
-	c = pthread_getspecific(zstd_encoder_key);
 	if (!c) {
 		c = ZSTD_createCCtx();
 		if (!c)
 			return -ENOMEM;
-		pthread_setspecific(zstd_encoder_key, c);
+		g_private_set(&zstd_encoder_of_thread, c);
 	}
 	ret = ZSTD_compressCCtx(c, out, out_max, in, in_len, level ? level : ZSTD_LEVEL);
 	if (!ZSTD_isError(ret))
