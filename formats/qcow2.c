@@ -106,9 +106,7 @@ static bool open_data(struct image *img, struct qcow2 *q, struct options *option
 		q->data = image_open_data_file(img, name, error);
 		if (!q->data)
 			return false;
-		const struct stat *a = file_stat(q->data), *b = file_stat(img->file);
-
-		if (a->st_dev == b->st_dev && a->st_ino == b->st_ino) {
+		if (stat_same_file(file_stat(q->data), file_stat(img->file))) {
 			g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_INVALID,
 				    "the data file '%s' is the image itself", name);
 			return false;

@@ -296,9 +296,7 @@ static void close_worker(struct worker *w)
 static bool same_chain(struct image *a, struct image *b)
 {
 	for (; a && b; a = a->backing, b = b->backing) {
-		const struct stat *sa = file_stat(a->file), *sb = file_stat(b->file);
-
-		if (sa->st_dev != sb->st_dev || sa->st_ino != sb->st_ino || a->size != b->size ||
+		if (!stat_same_file(file_stat(a->file), file_stat(b->file)) || a->size != b->size ||
 		    a->format != b->format)
 			return false;
 	}

@@ -11,7 +11,6 @@
 #include "image/commit.h"
 
 #include <string.h>
-#include <sys/stat.h>
 
 #include "image/copy.h"
 #include "image/core.h"
@@ -19,13 +18,11 @@
 unsigned image_find_layer(struct image *top, const char *name)
 {
 	struct stat st;
-	bool exists = stat(name, &st) == 0;
+	bool exists = file_lookup(name, &st) == 0;
 	unsigned depth = 1;
 
 	for (struct image *img = top; img->backing; img = img->backing, depth++) {
-		const struct stat *there = file_stat(img->backing->file);
-
-		if (exists && there->st_dev == st.st_dev && there->st_ino == st.st_ino)
+		if (exists && stat_same_file(file_stat(img->backing->file), &st))
 			return depth;
 		if (img->backing_name && strcmp(img->backing_name, name) == 0)
 			return depth;

@@ -41,10 +41,8 @@ struct piece {
 /* The file of a layer that is opened twice is two objects, which fstat tells to be one. */
 static bool same_file(struct file *x, struct file *y)
 {
-	const struct stat *s = file_stat(x), *t = file_stat(y);
-
-	return x == y || (file_fd(x) >= 0 && file_fd(y) >= 0 && s->st_dev == t->st_dev &&
-			  s->st_ino == t->st_ino);
+	return x == y ||
+	       (file_fd(x) >= 0 && file_fd(y) >= 0 && stat_same_file(file_stat(x), file_stat(y)));
 }
 
 bool extent_known_equal(const struct extent *x, const struct extent *y)

@@ -108,17 +108,22 @@ char *image_path_beside(const char *referrer, const char *name)
 	return filename_beside(referrer, path);
 }
 
+/* Are both there, and one file? */
+static bool name_one_file(const char *x, const char *y)
+{
+	struct stat a, b;
+
+	return file_lookup(x, &a) == 0 && file_lookup(y, &b) == 0 && stat_same_file(&a, &b);
+}
+
 /* Creating empties a file: never one that the new image is to stand on. */
 static bool check_other(const char *path, const char *option, const char *what,
 			struct options *options, GError **error)
 {
 	const char *name = options_peek(options, option);
 	g_autofree char *other = name ? image_path_beside(path, name) : NULL;
-	struct stat a, b;
 
-	if (!other ||
-	    (strcmp(other, path) != 0 && (file_lookup(path, &a) < 0 || file_lookup(other, &b) < 0 ||
-					  a.st_dev != b.st_dev || a.st_ino != b.st_ino)))
+	if (!other || (strcmp(other, path) != 0 && !name_one_file(path, other)))
 		return true;
 	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
 		    "Error: Trying to create an image with the same filename as the %s", what);
@@ -142,10 +147,8 @@ bool image_check_names(const char *filename, struct options *options, GError **e
 	if (!data || !backing)
 		return true;
 	g_autofree char *backing_path = image_path_beside(filename, backing);
-	struct stat a, b;
 
-	if (file_lookup(data_path, &a) < 0 || file_lookup(backing_path, &b) < 0 ||
-	    a.st_dev != b.st_dev || a.st_ino != b.st_ino)
+	if (!name_one_file(data_path, backing_path))
 		return true;
 	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE, "The data file '%s' is the backing file",
 		    data);

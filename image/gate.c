@@ -105,7 +105,7 @@ static bool looks_like_image(const char *path, const struct stat *st)
 	const struct format *format = NULL;
 	int score = 0;
 
-	if (f && file_stat(f)->st_ino == st->st_ino && file_stat(f)->st_dev == st->st_dev)
+	if (f && stat_same_file(file_stat(f), st))
 		format = probe_format(f, &score, NULL);
 	file_unref(f);
 	return format && score > 0 && strcmp(format->name, "raw") != 0;

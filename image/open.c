@@ -278,8 +278,7 @@ static struct image *open_on_file(struct file *file, struct open_spec *spec, str
 /* Between the gate's look and the opening somebody may have put another file in its place. */
 static bool same_file(const struct file *f, const struct stat *expect, GError **error)
 {
-	if (!expect ||
-	    (file_stat(f)->st_dev == expect->st_dev && file_stat(f)->st_ino == expect->st_ino))
+	if (!expect || stat_same_file(file_stat(f), expect))
 		return true;
 	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_REFUSED,
 		    "Could not open '%s': the file was replaced while it was opened", file_name(f));
@@ -433,8 +432,7 @@ struct file *image_open_data_file(struct image *img, const char *name, GError **
 	path = gate_check(img->gate, img->filename, name, &st, error);
 	if (!path)
 		return NULL;
-	if (st.st_dev == file_stat(img->file)->st_dev &&
-	    st.st_ino == file_stat(img->file)->st_ino) {
+	if (stat_same_file(&st, file_stat(img->file))) {
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_INVALID,
 			    "The data file '%s' is the image itself", name);
 		return NULL;

@@ -108,6 +108,11 @@ const char *file_name(const struct file *f); /* the path as opened */
 bool file_writable(const struct file *f);
 /* What fstat said when it was opened (memory files: made up, unique st_ino). */
 const struct stat *file_stat(const struct file *f);
+/* Do both tell of one file, under whatever name? */
+static inline bool stat_same_file(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
 /* The descriptor for splice and fstat by the FUSE layer, -1 if there is none.
  * Nobody reads or writes through it by offset in another way than this file's
  * functions, except to splice. */

@@ -46,19 +46,13 @@ static bool check_loop(const struct request *r, const struct image *target)
 {
 	struct stat st;
 
-	if (stat(r->filename, &st) < 0)
-		return true; /* not a plain name, or opening it will say so */
-	for (const struct image *img = target; img; img = img->backing) {
-		const struct stat *there = file_stat(img->file);
-
-		if (there->st_dev == st.st_dev && there->st_ino == st.st_ino) {
-			tool_error("'%s' cannot be put above '%s': that is the image itself, or "
-				   "has it as a backing file",
-				   r->filename, r->name);
-			return false;
-		}
-	}
-	return true;
+	/* Not a plain name, or not there: opening it will say so. */
+	if (file_lookup(r->filename, &st) < 0 || !tool_chain_has(target, &st))
+		return true;
+	tool_error("'%s' cannot be put above '%s': that is the image itself, or has it as a "
+		   "backing file",
+		   r->filename, r->name);
+	return false;
 }
 
 static void warn(void *arg, const char *sentence)

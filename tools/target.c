@@ -23,18 +23,6 @@ const struct format *target_format(const char *word)
 	return format;
 }
 
-static bool uses_file(struct image *img, const struct stat *st)
-{
-	for (; img; img = img->backing) {
-		const struct stat *own = file_stat(img->file);
-
-		if (file_fd(img->file) >= 0 && own->st_dev == st->st_dev &&
-		    own->st_ino == st->st_ino)
-			return true;
-	}
-	return false;
-}
-
 bool target_is_source(const char *name, struct image *const *sources, unsigned n)
 {
 	struct stat st;
@@ -42,7 +30,7 @@ bool target_is_source(const char *name, struct image *const *sources, unsigned n
 	if (file_lookup(name, &st) < 0)
 		return false;
 	for (unsigned i = 0; i < n; i++) {
-		if (uses_file(sources[i], &st)) {
+		if (tool_chain_has(sources[i], &st)) {
 			tool_error("'%s' is also read from ('%s'): nothing was written", name,
 				   sources[i]->filename);
 			return true;

@@ -199,6 +199,14 @@ struct image *tool_open_operand(struct args *args, unsigned flags, const char *c
 	return tool_check_common(args) ? tool_open(args, args->operands[0], &s) : NULL;
 }
 
+bool tool_chain_has(const struct image *img, const struct stat *st)
+{
+	for (; img; img = img->backing)
+		if (file_fd(img->file) >= 0 && stat_same_file(file_stat(img->file), st))
+			return true;
+	return false;
+}
+
 bool tool_output_is_json(const struct args *args, bool *json)
 {
 	const char *word = opt_value(args, OPT_OUTPUT);

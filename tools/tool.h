@@ -40,6 +40,8 @@ struct image *tool_open_stdin(struct args *args, const struct tool_source *s);
 struct image *tool_open_operand(struct args *args, unsigned flags, const char *cache);
 /* object.c: false after saying which --object is wrong. main asks it for every command. */
 bool tool_check_objects(const struct args *args);
+/* Is this the file of the image or of one below it? */
+bool tool_chain_has(const struct image *img, const struct stat *st);
 /* false after saying that -f and --image-opts exclude each other. */
 bool tool_check_common(struct args *args);
 /*
