@@ -100,16 +100,7 @@ static int fault_change(struct file *f, enum file_change what, uint64_t offset, 
 {
 	int ret = meet(f, FAULT_CHANGE);
 
-	if (ret < 0)
-		return ret;
-	switch (what) {
-	case CHANGE_ALLOCATE:
-		return file_allocate(inner_of(f), offset, len);
-	case CHANGE_ZERO:
-		return file_zero(inner_of(f), offset, len);
-	default:
-		return file_punch(inner_of(f), offset, len);
-	}
+	return ret < 0 ? ret : file_change(inner_of(f), what, offset, len);
 }
 
 static int64_t fault_copy_range(struct file *from, uint64_t from_offset, struct file *to,
@@ -126,12 +117,7 @@ static int64_t fault_copy_range(struct file *from, uint64_t from_offset, struct 
 
 static int fault_extent(struct file *f, uint64_t offset, bool *is_data, uint64_t *end)
 {
-	uint64_t run;
-	int ret = file_extent(inner_of(f), offset, f->size - offset, is_data, &run);
-
-	if (ret == 0)
-		*end = offset + run;
-	return ret;
+	return file_inner_extent(f, inner_of(f), offset, is_data, end);
 }
 
 static void fault_readahead(struct file *f, uint64_t offset, uint64_t len)
@@ -141,13 +127,7 @@ static void fault_readahead(struct file *f, uint64_t offset, uint64_t len)
 
 static int fault_measure(struct file *f, uint64_t *size, int64_t *allocated)
 {
-	int ret = file_refresh_size(inner_of(f));
-
-	if (ret < 0)
-		return ret;
-	*size = file_size(inner_of(f));
-	*allocated = file_allocated(inner_of(f));
-	return *allocated < 0 ? (int)*allocated : 0;
+	return file_inner_measure(inner_of(f), size, allocated);
 }
 
 static void fault_close(struct file *f)
@@ -177,10 +157,7 @@ struct file *file_new_fault(struct file *inner)
 
 	file_init(&ff->base, &fault_ops, file_name(inner));
 	ff->inner = file_ref(inner);
-	ff->base.st = *file_stat(inner);
-	ff->base.writable = file_writable(inner);
-	ff->base.alignment = file_alignment(inner);
-	ff->base.size = file_size(inner);
+	file_inner_look(&ff->base, inner);
 	return &ff->base;
 }
 

@@ -68,4 +68,14 @@ void file_init(struct file *f, const struct file_ops *ops, const char *name);
 /* Frees what file_init made. */
 void file_fini(struct file *f);
 
+/* file_allocate, file_zero and file_punch as one. */
+int file_change(struct file *f, enum file_change what, uint64_t offset, uint64_t len);
+
+/* For kinds that pass everything on to another file: it looks like inner, and its holes and sizes
+ * are inner's. */
+void file_inner_look(struct file *f, struct file *inner);
+int file_inner_extent(struct file *f, struct file *inner, uint64_t offset, bool *is_data,
+		      uint64_t *end);
+int file_inner_measure(struct file *inner, uint64_t *size, int64_t *allocated);
+
 #endif

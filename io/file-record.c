@@ -22,7 +22,6 @@ enum entry_kind {
 	ENTRY_GROW,
 	ENTRY_SIZE,
 	ENTRY_FLUSH,
-	ENTRY_MARK,
 	ENTRY_NOTHING
 };
 
@@ -30,7 +29,7 @@ struct entry {
 	enum entry_kind kind;
 	unsigned file;
 	uint64_t offset, len; /* SIZE: the new size in offset */
-	void *data;	      /* WRITE; MARK: the text */
+	void *data;	      /* of a WRITE */
 	size_t finished;      /* position at which it had returned; NEVER: not yet, or failed */
 	size_t durable;	      /* position from which on no cut loses it */
 };
@@ -133,11 +132,6 @@ static struct entry *add_entry(struct record_log *log, enum entry_kind kind, uns
 	e->finished = e->durable = NEVER;
 	g_ptr_array_add(log->entries, e);
 	return e;
-}
-
-void record_log_mark(struct record_log *log, const char *text)
-{
-	add_entry(log, ENTRY_MARK, 0, 0, 0)->data = g_strdup(text);
 }
 
 bool record_log_flushed(const struct record_log *log, size_t position)
@@ -289,16 +283,9 @@ static int record_change(struct file *f, enum file_change what, uint64_t offset,
 	};
 	struct record_file *rf = as_record(f);
 	struct entry *e = add_entry(rf->log, kinds[what], rf->number, offset, len);
-	int ret;
 
 	relax(rf);
-	if (what == CHANGE_ALLOCATE)
-		ret = file_allocate(rf->inner, offset, len);
-	else if (what == CHANGE_ZERO)
-		ret = file_zero(rf->inner, offset, len);
-	else
-		ret = file_punch(rf->inner, offset, len);
-	return finish(rf, e, ret);
+	return finish(rf, e, file_change(rf->inner, what, offset, len));
 }
 
 /* By hand, because the log needs the bytes. */
@@ -320,24 +307,12 @@ static int64_t record_copy_range(struct file *from, uint64_t from_offset, struct
 
 static int record_extent(struct file *f, uint64_t offset, bool *is_data, uint64_t *end)
 {
-	uint64_t run;
-	int ret = file_extent(as_record(f)->inner, offset, f->size - offset, is_data, &run);
-
-	if (ret == 0)
-		*end = offset + run;
-	return ret;
+	return file_inner_extent(f, as_record(f)->inner, offset, is_data, end);
 }
 
 static int record_measure(struct file *f, uint64_t *size, int64_t *allocated)
 {
-	struct file *inner = as_record(f)->inner;
-	int ret = file_refresh_size(inner);
-
-	if (ret < 0)
-		return ret;
-	*size = file_size(inner);
-	*allocated = file_allocated(inner);
-	return *allocated < 0 ? (int)*allocated : 0;
+	return file_inner_measure(as_record(f)->inner, size, allocated);
 }
 
 static void record_close(struct file *f)
@@ -363,25 +338,31 @@ static const struct file_ops record_ops = {
 	.close = record_close,
 };
 
+int record_copy_data(struct file *from, struct file *to)
+{
+	g_autofree void *buf = g_malloc(COPY);
+	int ret = 0;
+
+	for (uint64_t at = 0, run; ret == 0 && at < file_size(from); at += run) {
+		bool is_data = false;
+
+		ret = file_extent(from, at, file_size(from) - at, &is_data, &run);
+		if (ret < 0 || !is_data)
+			continue;
+		run = MIN(run, COPY);
+		ret = file_read(from, at, buf, run);
+		if (ret == 0)
+			ret = file_write(to, at, buf, run);
+	}
+	return ret;
+}
+
 /* A file in memory with the bytes and the holes of f. May yield. */
 static struct file *copy_file(struct file *f)
 {
 	struct file *copy = file_new_memory(file_name(f), NULL, file_size(f));
-	g_autofree void *buf = g_malloc(COPY);
 
-	for (uint64_t at = 0, run; at < file_size(f); at += run) {
-		bool is_data;
-		int ret = file_extent(f, at, file_size(f) - at, &is_data, &run);
-
-		g_assert(ret == 0);
-		if (!is_data)
-			continue;
-		run = MIN(run, COPY);
-		ret = file_read(f, at, buf, run);
-		if (ret == 0)
-			ret = file_write(copy, at, buf, run);
-		g_assert(ret == 0);
-	}
+	g_assert(record_copy_data(f, copy) == 0);
 	return copy;
 }
 
@@ -421,14 +402,17 @@ struct file *record_file(struct record_log *log, struct file *inner)
 	rf->inner = file_ref(inner);
 	rf->log = log;
 	rf->number = number;
-	rf->base.st = *file_stat(inner);
-	rf->base.writable = file_writable(inner);
-	rf->base.ignore_flush = inner->ignore_flush;
-	rf->base.sync_changes = inner->sync_changes;
-	rf->base.alignment = file_alignment(inner);
-	rf->base.size = file_size(inner);
+	file_inner_look(&rf->base, inner);
 	log->open++;
 	return &rf->base;
+}
+
+struct file *record_opened(struct file *opened, void *log)
+{
+	struct file *f = record_file(log, opened);
+
+	file_unref(opened);
+	return f;
 }
 
 /* ---- cuts ------------------------------------------------------------------------------------ */
@@ -631,7 +615,7 @@ struct file *record_log_cut(const struct record_log *log, unsigned file, size_t 
 char *record_log_describe(const struct record_log *log, size_t from, size_t to, uint64_t seed)
 {
 	static const char *const kinds[] = {"write", "zero",  "punch", "grow",
-					    "size",  "flush", "mark",  "failed"};
+					    "size",  "flush", "failed"};
 	static const char *const fates[] = {" LOST", " kept", " TORN"};
 	struct fate fate = fate_of(log, to, seed);
 	GString *s = g_string_new(NULL);
@@ -640,10 +624,6 @@ char *record_log_describe(const struct record_log *log, size_t from, size_t to, 
 		const struct entry *e = entry_at(log, i);
 		const char *word = is_pending(e, to) ? fates[survival_of(&fate, i)] : "";
 
-		if (e->kind == ENTRY_MARK) {
-			g_string_append_printf(s, "%zu -- %s\n", i, (char *)e->data);
-			continue;
-		}
 		g_string_append_printf(s, "%zu %s %s", i, record_log_name(log, e->file),
 				       kinds[e->kind]);
 		if (e->kind != ENTRY_FLUSH)

@@ -28,14 +28,17 @@ struct file *record_file(struct record_log *log, struct file *inner);
 /* Lets other coroutines run inside of each operation, so that several are under way at a cut. */
 void record_log_yield(struct record_log *log, bool yield);
 
+/* For file_set_wrapper with the log as its argument: takes opened over. */
+struct file *record_opened(struct file *opened, void *log);
+/* Writes the data of one file, not its holes, into another. 0 or -errno. May yield. */
+int record_copy_data(struct file *from, struct file *to);
+
 /* Files in the order in which they were first seen. */
 unsigned record_log_files(const struct record_log *log);
 const char *record_log_name(const struct record_log *log, unsigned file);
 
 /* Entries so far: the position of a cut now. */
 size_t record_log_length(const struct record_log *log);
-/* A note of the caller's at this position, for record_log_describe. */
-void record_log_mark(struct record_log *log, const char *text);
 /* Did a flush of some file finish just before this position? */
 bool record_log_flushed(const struct record_log *log, size_t position);
 /* Operations that a cut at this position may lose, of all files. */

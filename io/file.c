@@ -304,7 +304,7 @@ int file_truncate(struct file *f, uint64_t size)
 	return sync_change(f);
 }
 
-static int change(struct file *f, enum file_change what, uint64_t offset, uint64_t len)
+int file_change(struct file *f, enum file_change what, uint64_t offset, uint64_t len)
 {
 	int ret = check_change(f, offset, len);
 
@@ -325,17 +325,17 @@ static int change(struct file *f, enum file_change what, uint64_t offset, uint64
 
 int file_allocate(struct file *f, uint64_t offset, uint64_t len)
 {
-	return change(f, CHANGE_ALLOCATE, offset, len);
+	return file_change(f, CHANGE_ALLOCATE, offset, len);
 }
 
 int file_zero(struct file *f, uint64_t offset, uint64_t len)
 {
-	return change(f, CHANGE_ZERO, offset, len);
+	return file_change(f, CHANGE_ZERO, offset, len);
 }
 
 int file_punch(struct file *f, uint64_t offset, uint64_t len)
 {
-	return change(f, CHANGE_PUNCH, offset, len);
+	return file_change(f, CHANGE_PUNCH, offset, len);
 }
 
 int64_t file_copy_range(struct file *from, uint64_t from_offset, struct file *to,
@@ -358,4 +358,38 @@ int64_t file_copy_range(struct file *from, uint64_t from_offset, struct file *to
 	note_change(to, to_offset + (uint64_t)copied);
 	ret = sync_change(to);
 	return ret < 0 ? ret : copied;
+}
+
+/* --- kinds that pass on to another file --- */
+
+int file_inner_extent(struct file *f, struct file *inner, uint64_t offset, bool *is_data,
+		      uint64_t *end)
+{
+	uint64_t run;
+	int ret = file_extent(inner, offset, f->size - offset, is_data, &run);
+
+	if (ret == 0)
+		*end = offset + run;
+	return ret;
+}
+
+int file_inner_measure(struct file *inner, uint64_t *size, int64_t *allocated)
+{
+	int ret = file_refresh_size(inner);
+
+	if (ret < 0)
+		return ret;
+	*size = file_size(inner);
+	*allocated = file_allocated(inner);
+	return *allocated < 0 ? (int)*allocated : 0;
+}
+
+void file_inner_look(struct file *f, struct file *inner)
+{
+	f->st = inner->st;
+	f->writable = inner->writable;
+	f->ignore_flush = inner->ignore_flush;
+	f->sync_changes = inner->sync_changes;
+	f->alignment = inner->alignment;
+	f->size = inner->size;
 }

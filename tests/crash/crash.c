@@ -84,14 +84,6 @@ struct scene {
 	bool failed;
 };
 
-static struct file *record_opened(struct file *opened, void *log)
-{
-	struct file *f = record_file(log, opened);
-
-	file_unref(opened);
-	return f;
-}
-
 static void go(const char *dir)
 {
 	if (chdir(dir) != 0) {
@@ -171,7 +163,6 @@ static void write_out(struct file *from, const char *name)
 {
 	struct file_options fo = {.flags = FILE_RDWR | FILE_CREATE | FILE_TRUNC};
 	g_autofree char *base = g_path_get_basename(name);
-	g_autofree void *buf = g_malloc(1 << 20);
 	GError *error = NULL;
 	struct file *to = file_open(base, &fo, &error);
 
@@ -180,16 +171,7 @@ static void write_out(struct file *from, const char *name)
 		exit(1);
 	}
 	must(file_truncate(to, file_size(from)), base);
-	for (uint64_t at = 0, run; at < file_size(from); at += run) {
-		bool is_data;
-
-		must(file_extent(from, at, file_size(from) - at, &is_data, &run), base);
-		if (!is_data)
-			continue;
-		run = MIN(run, 1 << 20);
-		must(file_read(from, at, buf, run), base);
-		must(file_write(to, at, buf, run), base);
-	}
+	must(record_copy_data(from, to), base);
 	file_unref(to);
 	file_unref(from);
 }
