@@ -31,4 +31,11 @@ static inline int in_loop(int (*fn)(void *arg), void *arg)
 	return ret;
 }
 
+/* test_NAME for cmocka, which runs the coroutine `body` in a loop and expects 0 of it. */
+#define TEST_IN_LOOP(name, body)                                                                   \
+	static void test_##name(void **state)                                                      \
+	{                                                                                          \
+		assert_int_equal(in_loop(body, NULL), 0);                                          \
+	}
+
 #endif

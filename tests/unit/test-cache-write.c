@@ -190,17 +190,12 @@ static int co_drops(void *arg)
 	return 0;
 }
 
-#define TEST(name)                                                                                 \
-	static void test_##name(void **state)                                                      \
-	{                                                                                          \
-		in_loop(co_##name, NULL);                                                          \
-	}
-TEST(phases)
-TEST(joins)
-TEST(whole_blocks)
-TEST(failure)
-TEST(never_lost)
-TEST(drops)
+TEST_IN_LOOP(phases, co_phases)
+TEST_IN_LOOP(joins, co_joins)
+TEST_IN_LOOP(whole_blocks, co_whole_blocks)
+TEST_IN_LOOP(failure, co_failure)
+TEST_IN_LOOP(never_lost, co_never_lost)
+TEST_IN_LOOP(drops, co_drops)
 
 int main(void)
 {

@@ -227,16 +227,11 @@ static int two_files(void *arg)
 	return 0;
 }
 
-#define TEST(name)                                                                                 \
-	static void test_##name(void **state)                                                      \
-	{                                                                                          \
-		in_loop(name, NULL);                                                               \
-	}
-TEST(contents)
-TEST(bounded)
-TEST(together)
-TEST(crowded)
-TEST(two_files)
+TEST_IN_LOOP(contents, contents)
+TEST_IN_LOOP(bounded, bounded)
+TEST_IN_LOOP(together, together)
+TEST_IN_LOOP(crowded, crowded)
+TEST_IN_LOOP(two_files, two_files)
 
 int main(void)
 {

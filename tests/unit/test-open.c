@@ -232,15 +232,10 @@ static int flags(void *arg)
 	return 0;
 }
 
-#define TEST(name)                                                                                 \
-	static void test_##name(void **state)                                                      \
-	{                                                                                          \
-		in_loop(name, NULL);                                                               \
-	}
-TEST(names)
-TEST(json)
-TEST(nested)
-TEST(flags)
+TEST_IN_LOOP(names, names)
+TEST_IN_LOOP(json, json)
+TEST_IN_LOOP(nested, nested)
+TEST_IN_LOOP(flags, flags)
 
 int main(void)
 {

@@ -596,24 +596,19 @@ static int co_any_sync(void *arg)
 	return 0;
 }
 
-#define TEST(name)                                                                                 \
-	static void test_##name(void **state)                                                      \
-	{                                                                                          \
-		assert_int_equal(in_loop(co_##name, NULL), 0);                                     \
-	}
-TEST(entries)
-TEST(widths)
-TEST(growth)
-TEST(frees_wait)
-TEST(syncs)
-TEST(failed_sync)
-TEST(lazy)
-TEST(table_without_count)
-TEST(data_on_a_table)
-TEST(any_write)
-TEST(any_read)
-TEST(parallel)
-TEST(any_sync)
+TEST_IN_LOOP(entries, co_entries)
+TEST_IN_LOOP(widths, co_widths)
+TEST_IN_LOOP(growth, co_growth)
+TEST_IN_LOOP(frees_wait, co_frees_wait)
+TEST_IN_LOOP(syncs, co_syncs)
+TEST_IN_LOOP(failed_sync, co_failed_sync)
+TEST_IN_LOOP(lazy, co_lazy)
+TEST_IN_LOOP(table_without_count, co_table_without_count)
+TEST_IN_LOOP(data_on_a_table, co_data_on_a_table)
+TEST_IN_LOOP(any_write, co_any_write)
+TEST_IN_LOOP(any_read, co_any_read)
+TEST_IN_LOOP(parallel, co_parallel)
+TEST_IN_LOOP(any_sync, co_any_sync)
 
 int main(void)
 {
