@@ -27,9 +27,9 @@
 #include "fs/daemonize.h"
 #include "fs/data.h"
 #include "fs/log.h"
+#include "fs/open.h"
 #include "fs/ops.h"
 #include "fs/text.h"
-#include "image/cache.h"
 #include "io/co.h"
 #include "io/loop.h"
 #include "io/pool.h"
@@ -239,37 +239,11 @@ static bool make_watch(struct worker *w, GError **error)
 
 /* ---- opening ---- */
 
-static void warn(void *arg, const char *sentence)
-{
-	log_message("%s", sentence);
-}
-
-static struct gate *make_gate(const struct mount_options *o, GError **error)
-{
-	struct gate *gate = gate_new(o->allow_references->len ? GATE_DIRS : GATE_DEFAULT);
-
-	for (unsigned i = 0; i < o->allow_references->len; i++) {
-		if (!gate_allow(gate, g_ptr_array_index(o->allow_references, i), error)) {
-			gate_free(gate);
-			return NULL;
-		}
-	}
-	return gate;
-}
-
-/* The budget of the metadata cache is that of the mount: each tree gets its share. */
 static bool open_worker(struct worker *w, GError **error)
 {
 	struct session *s = w->session;
-	struct image_open_options open = {.format = s->options->format, .aio = AIO_AUTO};
-	size_t cache = s->options->cache_size ? s->options->cache_size : CACHE_DEFAULT_SIZE;
 
-	open.cache_size = MAX(cache / s->count, 1);
-	open.warn = w->number == 0 ? warn : NULL;
-	w->gate = open.gate = make_gate(s->options, error);
-	if (!w->gate)
-		return false;
-	w->img = image_open(s->options->image, &open, error);
+	w->img = open_mounted(s->options, s->count, w->number == 0, &w->gate, error);
 	return w->img;
 }
 
@@ -290,17 +264,6 @@ static void close_worker(struct worker *w)
 	w->tree = NULL;
 	w->img = NULL;
 	w->watch = NULL;
-}
-
-/* Somebody may have put another file under the name since the first worker opened it. */
-static bool same_chain(struct image *a, struct image *b)
-{
-	for (; a && b; a = a->backing, b = b->backing) {
-		if (!stat_same_file(file_stat(a->file), file_stat(b->file)) || a->size != b->size ||
-		    a->format != b->format)
-			return false;
-	}
-	return !a && !b;
 }
 
 /* ---- the other workers ---- */
@@ -324,7 +287,7 @@ static int worker_main(void *arg)
 {
 	struct worker *w = arg;
 	struct session *s = w->session;
-	bool good = open_worker(w, NULL) && same_chain(w->img, s->workers[0].img) &&
+	bool good = open_worker(w, NULL) && open_same_chain(w->img, s->workers[0].img) &&
 		    plant_tree(w, NULL);
 
 	/* One loop fewer is no failure: the first one serves all. */
