@@ -89,6 +89,44 @@ bool units_parse(const char *text, const char *what, uint64_t min, uint64_t max,
 	return true;
 }
 
+bool units_parse_change(const char *text, struct size_change *change, GError **error)
+{
+	const char *number = *text == '+' || *text == '-' ? text + 1 : text;
+	g_autoptr(GError) cause = NULL;
+
+	change->sign = number > text ? *text : 0;
+	/* A second sign is none of a number's. */
+	if ((g_ascii_isdigit(*number) || g_ascii_isspace(*number)) &&
+	    units_parse(number, "size", 0, UINT64_MAX, &change->bytes, &cause))
+		return true;
+	if (cause && strstr(cause->message, "Must be between"))
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
+			    "Value '%s' is out of range for parameter 'size'", number);
+	else
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
+			    "Parameter 'size' expects a non-negative number below 2^64\n"
+			    "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, "
+			    "peta-\nand exabytes, respectively.");
+	return false;
+}
+
+bool units_apply_change(const struct size_change *change, uint64_t old, uint64_t *size,
+			GError **error)
+{
+	bool wrong = false;
+
+	if (change->sign == '+')
+		wrong = __builtin_add_overflow(old, change->bytes, size);
+	else if (change->sign == '-')
+		wrong = __builtin_sub_overflow(old, change->bytes, size);
+	else
+		*size = change->bytes;
+	if (!wrong && *size > 0 && *size <= INT64_MAX)
+		return true;
+	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE, "New image size must be positive");
+	return false;
+}
+
 char *units_format(uint64_t bytes)
 {
 	static const char *const names[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};

@@ -14,6 +14,17 @@
  */
 bool units_parse(const char *text, const char *what, uint64_t min, uint64_t max, uint64_t *bytes,
 		 GError **error);
+/*
+ * What resize takes: a size, or one with a sign in front, by which the size changes. / The size
+ * that comes of it, at least 1 and no more than INT64_MAX.
+ */
+struct size_change {
+	char sign; /* '+', '-', or 0: absolute */
+	uint64_t bytes;
+};
+bool units_parse_change(const char *text, struct size_change *change, GError **error);
+bool units_apply_change(const struct size_change *change, uint64_t old, uint64_t *size,
+			GError **error);
 /* "1 GiB", "193 KiB", "0 B": three significant digits. Caller frees. */
 char *units_format(uint64_t bytes);
 /* true for on/yes/true/y, off/no/false/n as qemu takes them. */

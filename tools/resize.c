@@ -19,50 +19,6 @@ static const struct opt options[] = {
 	{0},
 };
 
-struct change {
-	char sign; /* '+', '-', or 0: absolute */
-	uint64_t bytes;
-};
-
-static bool parse_change(const char *text, struct change *change)
-{
-	GError *error = NULL;
-	bool ok;
-
-	change->sign = *text == '+' || *text == '-' ? *text++ : 0;
-	/* A second sign is none of a number's. */
-	ok = g_ascii_isdigit(*text) || g_ascii_isspace(*text)
-		     ? units_parse(text, "size", 0, UINT64_MAX, &change->bytes, &error)
-		     : false;
-	if (ok)
-		return true;
-	if (error && strstr(error->message, "Must be between"))
-		tool_error("Value '%s' is out of range for parameter 'size'", text);
-	else
-		tool_error("Parameter 'size' expects a non-negative number below 2^64\n"
-			   "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, "
-			   "peta-\nand exabytes, respectively.");
-	g_clear_error(&error);
-	return false;
-}
-
-/* false after saying that there is no such size. */
-static bool new_size(const struct change *change, uint64_t old, uint64_t *size)
-{
-	bool wrong = false;
-
-	if (change->sign == '+')
-		wrong = __builtin_add_overflow(old, change->bytes, size);
-	else if (change->sign == '-')
-		wrong = __builtin_sub_overflow(old, change->bytes, size);
-	else
-		*size = change->bytes;
-	if (!wrong && *size > 0 && *size <= INT64_MAX)
-		return true;
-	tool_error("New image size must be positive");
-	return false;
-}
-
 static bool check_direction(const struct args *args, uint64_t old, uint64_t size, const char *mode)
 {
 	if (size <= old && mode && strcmp(mode, "off") != 0) {
@@ -79,7 +35,7 @@ static bool check_direction(const struct args *args, uint64_t old, uint64_t size
 	return true;
 }
 
-static bool resize(const struct args *args, struct image *img, const struct change *change,
+static bool resize(const struct args *args, struct image *img, const struct size_change *change,
 		   const char *mode)
 {
 	struct options *o;
@@ -87,7 +43,11 @@ static bool resize(const struct args *args, struct image *img, const struct chan
 	uint64_t size;
 	bool ok;
 
-	if (!new_size(change, img->size, &size) || !check_direction(args, img->size, size, mode))
+	if (!units_apply_change(change, img->size, &size, &error)) {
+		tool_say(error, NULL);
+		return false;
+	}
+	if (!check_direction(args, img->size, size, mode))
 		return false;
 	o = options_new();
 	if (mode)
@@ -110,7 +70,8 @@ static bool is_mode(const char *word)
 static int run(struct args *args)
 {
 	const char *mode = opt_value(args, OPT_PREALLOCATION);
-	struct change change;
+	struct size_change change;
+	GError *error = NULL;
 	struct image *img;
 	bool ok;
 
@@ -122,8 +83,10 @@ static int run(struct args *args)
 		return tool_usage(args, "Not enough arguments");
 	if (args->n != 2)
 		return tool_usage(args, "Expecting image file name and size");
-	if (!parse_change(args->operands[1], &change))
+	if (!units_parse_change(args->operands[1], &change, &error)) {
+		tool_say(error, NULL);
 		return 1;
+	}
 	img = tool_open_operand(args, IMAGE_RDWR, NULL);
 	if (!img)
 		return 1;
