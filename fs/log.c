@@ -9,6 +9,7 @@
 #include <syslog.h>
 
 #include "fs/daemonize.h"
+#include "fs/status.h"
 #include "image/image.h"
 
 #define CAUSES_MAX 1000 /* different ones that are told; a hostile image has more */
@@ -60,6 +61,7 @@ void log_read_error(struct image *img, uint64_t offset, size_t len, int err)
 			g_strdup_printf("%s: reading %zu bytes at offset %" G_GUINT64_FORMAT ": %s",
 					img->filename, len, offset, g_strerror(err));
 	image_fault_clear(img);
+	status_error(err, "read", sentence);
 	if (!note(g_strdup(sentence), &last))
 		return;
 	log_message("%s", sentence);

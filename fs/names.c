@@ -46,6 +46,26 @@ char *name_escape(const char *bytes, size_t max)
 	return g_string_free(out, FALSE);
 }
 
+char *name_unescape(const char *name)
+{
+	GString *out = g_string_new(NULL);
+	g_autofree char *bytes = NULL, *again = NULL;
+
+	for (const char *p = name; *p; p++) {
+		if (looks_like_escape(p)) {
+			int high = g_ascii_xdigit_value(p[1]), low = g_ascii_xdigit_value(p[2]);
+
+			g_string_append_c(out, (char)(high << 4 | low));
+			p += 2;
+		} else {
+			g_string_append_c(out, *p);
+		}
+	}
+	bytes = g_string_free(out, FALSE);
+	again = name_escape(bytes, NAME_LEN_MAX + 3);
+	return strcmp(again, name) ? NULL : g_steal_pointer(&bytes);
+}
+
 static const char *take(GHashTable *taken, char *name)
 {
 	if (*name && strlen(name) <= NAME_LEN_MAX && !g_hash_table_contains(taken, name)) {

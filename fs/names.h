@@ -15,6 +15,9 @@
  */
 char *name_escape(const char *bytes, size_t max);
 
+/* The bytes that name_escape shows as this name; NULL: there are none, or a NUL. Caller frees. */
+char *name_unescape(const char *name);
+
 /*
  * A name for bytes that `taken` (a set of names) does not have, added to it:
  * the escaped bytes, with "-ID" (escaped as well) when they were too long,

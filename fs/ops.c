@@ -10,12 +10,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/control.h"
 #include "fs/data.h"
+#include "fs/handles.h"
 #include "fs/log.h"
 #include "fs/session.h"
+#include "fs/snapshot-dir.h"
+#include "fs/status.h"
 #include "fs/text.h"
 #include "fs/xattr.h"
 
@@ -71,6 +76,13 @@ static void reply_err(struct call *c, int err)
 
 /* ---- attributes ---- */
 
+/* In a writable mount partitions and snapshots come and go, and the kernel is to ask each time. */
+static bool names_are_fixed(const struct tree *t, uint64_t dir)
+{
+	return !tree_is_writable(t) ||
+	       (node_leaf(dir) != LEAF_PARTITIONS && node_leaf(dir) != LEAF_SNAPSHOTS);
+}
+
 /* The kernel may keep everything but the size of a text that was not made yet. */
 static double attr_timeout(uint64_t node)
 {
@@ -87,7 +99,7 @@ static int stat_node(struct tree *t, uint64_t node, struct stat *st)
 	if (node_is_text(node)) {
 		st->st_size = (off_t)text_size(node);
 		st->st_blocks = (st->st_size + 511) / 512;
-	} else if (S_ISREG(st->st_mode)) {
+	} else if (S_ISREG(st->st_mode) && !node_is_control(node)) {
 		ret = tree_window(t, node, &w);
 		if (ret)
 			return ret;
@@ -97,12 +109,12 @@ static int stat_node(struct tree *t, uint64_t node, struct stat *st)
 	return 0;
 }
 
-static int fill_entry(struct tree *t, uint64_t node, struct fuse_entry_param *e)
+int ops_fill_entry(struct tree *t, uint64_t dir, uint64_t node, struct fuse_entry_param *e)
 {
 	memset(e, 0, sizeof(*e));
 	e->ino = node;
 	e->generation = 1;
-	e->entry_timeout = FOREVER;
+	e->entry_timeout = names_are_fixed(t, dir) ? FOREVER : 0;
 	e->attr_timeout = attr_timeout(node);
 	return stat_node(t, node, &e->attr);
 }
@@ -114,8 +126,8 @@ static void run_lookup(struct call *c)
 	int ret = tree_lookup(c->worker->tree, c->node, c->name, &child);
 
 	if (!ret)
-		ret = fill_entry(c->worker->tree, child, &e);
-	if (ret == -ENOENT) {
+		ret = ops_fill_entry(c->worker->tree, c->node, child, &e);
+	if (ret == -ENOENT && names_are_fixed(c->worker->tree, c->node)) {
 		/* Inode 0: the kernel remembers that there is no such name. */
 		memset(&e, 0, sizeof(e));
 		e.entry_timeout = FOREVER;
@@ -191,7 +203,7 @@ static size_t add_entry(struct call *c, char *buf, size_t len, uint64_t n, uint6
 		e.attr.st_mode = S_IFDIR;
 		*ret = 0;
 	} else {
-		*ret = fill_entry(c->worker->tree, node, &e);
+		*ret = ops_fill_entry(c->worker->tree, c->node, node, &e);
 	}
 	return fuse_add_direntry_plus(c->req, buf, len, name, &e, (off_t)n + 1);
 }
@@ -249,42 +261,68 @@ static void op_readdirplus(fuse_req_t req, fuse_ino_t node, size_t size, off_t o
 
 static void op_opendir(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 {
-	fi->cache_readdir = 1;
-	fi->keep_cache = 1;
+	bool fixed = names_are_fixed(worker_self()->tree, node);
+
+	fi->cache_readdir = fixed;
+	fi->keep_cache = fixed;
 	fuse_reply_open(req, fi);
 }
 
 /* ---- files ---- */
 
+static void run_open_text(struct call *c)
+{
+	struct text *text;
+	int ret = text_open(c->worker->tree, c->node, &text);
+
+	/* Its size is known only now, after the kernel asked for it. */
+	c->fi.direct_io = 1;
+	c->fi.fh = (uintptr_t)text;
+	if (ret)
+		fuse_reply_err(c->req, -ret);
+	else if (fuse_reply_open(c->req, &c->fi) == -ENOENT)
+		text_close(text); /* interrupted: no release will come */
+}
+
 static void run_open(struct call *c)
 {
-	int ret;
+	int ret = handles_add(c->node, false);
 
-	if (node_is_text(c->node)) {
-		/* Its size is known only now, after the kernel asked for it. */
-		c->fi.direct_io = 1;
-		ret = text_make(c->worker->tree, c->node);
-		if (ret) {
-			fuse_reply_err(c->req, -ret);
-			return;
-		}
-	} else {
-		c->fi.keep_cache = 1;
-	}
-	fuse_reply_open(c->req, &c->fi);
+	c->fi.keep_cache = 1;
+	if (ret)
+		fuse_reply_err(c->req, -ret);
+	else if (fuse_reply_open(c->req, &c->fi) == -ENOENT)
+		handles_drop(c->node, false);
 }
 
 static void op_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 {
 	struct call *c;
 
+	if (node_is_control(node)) {
+		control_op_open(req, node, fi);
+		return;
+	}
 	if ((fi->flags & O_ACCMODE) != O_RDONLY) {
 		fuse_reply_err(req, EROFS);
 		return;
 	}
-	c = call_new(req, run_open, node, NULL);
+	c = call_new(req, node_is_text(node) ? run_open_text : run_open, node, NULL);
 	c->fi = *fi;
 	call_start(c);
+}
+
+static void op_release(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
+{
+	if (node_is_control(node)) {
+		control_op_release(req, fi);
+		return;
+	}
+	if (node_is_text(node))
+		text_close((struct text *)(uintptr_t)fi->fh);
+	else
+		handles_drop(node, false);
+	fuse_reply_err(req, 0);
 }
 
 static void run_read(struct call *c)
@@ -293,7 +331,7 @@ static void run_read(struct call *c)
 	int ret;
 
 	if (node_is_text(c->node)) {
-		text_reply_read(c->req, c->node, c->offset, c->size);
+		text_reply_read(c->req, (struct text *)(uintptr_t)c->fi.fh, c->offset, c->size);
 		return;
 	}
 	ret = tree_window(c->worker->tree, c->node, &w);
@@ -302,14 +340,21 @@ static void run_read(struct call *c)
 		return;
 	}
 	data_reply_read(c->req, &w, c->offset, c->size, c->fi.flags & O_DIRECT);
+	status_count(c->worker->tree, STATUS_READ,
+		     c->offset < w.size ? MIN(c->size, w.size - c->offset) : 0);
 	tree_window_put(c->worker->tree, &w);
 }
 
 static void op_read(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset,
 		    struct fuse_file_info *fi)
 {
-	struct call *c = call_new(req, run_read, node, NULL);
+	struct call *c;
 
+	if (node_is_control(node)) {
+		control_op_read(req, (uint64_t)offset, size, fi);
+		return;
+	}
+	c = call_new(req, run_read, node, NULL);
 	c->fi = *fi;
 	c->size = size;
 	c->offset = (uint64_t)offset;
@@ -339,7 +384,8 @@ static void op_lseek(fuse_req_t req, fuse_ino_t node, off_t offset, int whence,
 {
 	struct call *c;
 
-	if ((whence != SEEK_DATA && whence != SEEK_HOLE) || offset < 0 || node_is_text(node)) {
+	if ((whence != SEEK_DATA && whence != SEEK_HOLE) || offset < 0 || node_is_text(node) ||
+	    node_is_control(node)) {
 		fuse_reply_err(req, EINVAL);
 		return;
 	}
@@ -347,6 +393,50 @@ static void op_lseek(fuse_req_t req, fuse_ino_t node, off_t offset, int whence,
 	c->offset = (uint64_t)offset;
 	c->whence = whence;
 	call_start(c);
+}
+
+/* ---- control files ---- */
+
+static void op_write(fuse_req_t req, fuse_ino_t node, const char *data, size_t size, off_t offset,
+		     struct fuse_file_info *fi)
+{
+	if (node_is_control(node))
+		control_op_write(req, data, size, (uint64_t)offset, fi);
+	else
+		fuse_reply_err(req, EROFS);
+}
+
+static void op_flush(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
+{
+	if (node_is_control(node))
+		control_op_flush(req, fi);
+	else
+		fuse_reply_err(req, 0);
+}
+
+/* What a shell's ">" asks for: there is nothing to cut. */
+static void op_setattr(fuse_req_t req, fuse_ino_t node, struct stat *st, int set,
+		       struct fuse_file_info *fi)
+{
+	if (node_is_control(node) && tree_is_writable(worker_self()->tree) &&
+	    !(set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) &&
+	    (!(set & FUSE_SET_ATTR_SIZE) || st->st_size == 0))
+		call_start(call_new(req, run_getattr, node, NULL));
+	else
+		fuse_reply_err(req, tree_is_writable(worker_self()->tree) ? EPERM : EROFS);
+}
+
+/* Files that are no streams are always ready. */
+static void op_poll(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi,
+		    struct fuse_pollhandle *ph)
+{
+	if (node_is_control(node)) {
+		control_op_poll(req, fi, ph);
+		return;
+	}
+	if (ph)
+		fuse_pollhandle_destroy(ph);
+	fuse_reply_poll(req, POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM);
 }
 
 /* ---- extended attributes ---- */
@@ -430,6 +520,14 @@ const struct fuse_lowlevel_ops fs_operations = {
 	.readdirplus = op_readdirplus,
 	.open = op_open,
 	.read = op_read,
+	.write = op_write,
+	.flush = op_flush,
+	.release = op_release,
+	.poll = op_poll,
+	.setattr = op_setattr,
+	.mkdir = snapshot_dir_op_mkdir,
+	.rmdir = snapshot_dir_op_rmdir,
+	.rename = snapshot_dir_op_rename,
 	.lseek = op_lseek,
 	.getxattr = op_getxattr,
 	.listxattr = op_listxattr,

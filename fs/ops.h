@@ -3,8 +3,12 @@
 #define IMGFS_FS_OPS_H
 
 #include "fs/fuse.h"
+#include "fs/tree.h"
 
-/* The requests of FUSE that a read-only tree answers. User data: struct session. */
+/* What a lookup or mkdir of node in dir answers. 0 or -errno. May yield. */
+int ops_fill_entry(struct tree *t, uint64_t dir, uint64_t node, struct fuse_entry_param *e);
+
+/* The requests of FUSE that are answered. User data: struct session. */
 extern const struct fuse_lowlevel_ops fs_operations;
 
 #endif

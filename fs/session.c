@@ -26,9 +26,12 @@
 
 #include "fs/daemonize.h"
 #include "fs/data.h"
+#include "fs/events.h"
+#include "fs/handles.h"
 #include "fs/log.h"
 #include "fs/open.h"
 #include "fs/ops.h"
+#include "fs/status.h"
 #include "fs/text.h"
 #include "io/co.h"
 #include "io/loop.h"
@@ -71,6 +74,7 @@ struct worker *worker_self(void)
 
 struct start {
 	struct worker *worker;
+	unsigned *counter;
 	void (*fn)(void *arg);
 	void *arg;
 };
@@ -80,26 +84,36 @@ static void request_main(void *arg)
 	struct start s = *(struct start *)arg;
 
 	s.fn(s.arg);
-	s.worker->in_flight--;
+	--*s.counter;
 	if (s.worker->receiver) {
 		co_wake(s.worker->receiver);
 		s.worker->receiver = NULL;
 	}
 }
 
-void worker_start(struct worker *w, void (*fn)(void *arg), void *arg)
+static void start(struct worker *w, unsigned *counter, void (*fn)(void *arg), void *arg)
 {
 	/* The coroutine runs at once and copies this before its first yield. */
-	struct start s = {w, fn, arg};
+	struct start s = {w, counter, fn, arg};
 
-	w->in_flight++;
+	++*counter;
 	co_spawn(request_main, &s);
 }
 
-/* Until at most `left` requests are in flight. */
+void worker_start(struct worker *w, void (*fn)(void *arg), void *arg)
+{
+	start(w, &w->in_flight, fn, arg);
+}
+
+void worker_start_aside(struct worker *w, void (*fn)(void *arg), void *arg)
+{
+	start(w, &w->aside, fn, arg);
+}
+
+/* Until at most `left` requests are in flight; 0: and none beside them. */
 static void wait_in_flight(struct worker *w, unsigned left)
 {
-	while (w->in_flight > left) {
+	while (w->in_flight > left || (!left && w->aside)) {
 		w->receiver = co_self();
 		co_yield();
 	}
@@ -223,6 +237,7 @@ static void receive(struct worker *w)
 		}
 	}
 	session_stop(s);
+	events_end();
 	/* The loop must not end before the call that was posted to it. */
 	while (!w->stop) {
 		w->receiver = co_self();
@@ -481,6 +496,8 @@ static void set_look(struct session *s, struct image *img, bool single_file)
 	s->look.file_mode = mode;
 	s->look.dir_mode = mode | mode >> 2; /* who may read may enter */
 	s->look.single_file = single_file;
+	s->look.control_uid = o->uid != UINT64_MAX ? (uid_t)o->uid : getuid();
+	s->look.control_gid = o->gid != UINT64_MAX ? (gid_t)o->gid : getgid();
 }
 
 static bool mount_error(GError **error, const struct mount_options *o, const char *why)
@@ -570,6 +587,7 @@ static bool set_up(struct session *s, GError **error)
 	    !open_worker(w, error))
 		return false;
 	set_look(s, w->img, single_file);
+	status_begin("ro", s->options->image, s->options->mountpoint);
 	if (!plant_tree(w, error))
 		return false;
 	start_workers(s);
@@ -645,6 +663,9 @@ int session_main(const struct mount_options *options)
 		unlink(options->pidfile);
 	data_clear();
 	text_clear();
+	events_clear();
+	handles_clear();
+	status_clear();
 	log_clear();
 	codec_cache_clear();
 	g_clear_pointer(&fuse_words, g_free);

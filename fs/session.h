@@ -27,7 +27,7 @@ struct worker {
 	struct gate *gate;
 	struct watch *watch;
 	struct co *receiver; /* waits for in_flight to fall; NULL: does not */
-	unsigned in_flight;
+	unsigned in_flight, aside;
 	bool serving; /* a stop will be posted; session.lock */
 	bool stop;
 	struct fuse_buf buf;
@@ -43,6 +43,8 @@ int session_main(const struct mount_options *options);
 struct worker *worker_self(void);
 /* Starts fn(arg) as a coroutine that counts as a request in flight. */
 void worker_start(struct worker *w, void (*fn)(void *arg), void *arg);
+/* The same for what may wait for other requests: however many there are, more are received. */
+void worker_start_aside(struct worker *w, void (*fn)(void *arg), void *arg);
 /* INIT came: called by the handler; the session goes on when it was answered. */
 void session_initialised(struct session *s);
 

@@ -18,31 +18,57 @@
 
 #define READ_MAX (1u << 20)
 
-/* Made ones, of all loops: the image does not change, so one is enough. */
-static GMutex lock;
-static struct text {
-	int fd; /* 0: not made (0 is taken by the process from its start) */
+struct text {
+	unsigned refs; /* with the lock */
+	int fd;
 	uint64_t size;
-} texts[LEAF_CHECK - LEAF_INFO + 1];
+};
 
-static struct text *text_of(uint64_t node)
+/* The last ones that were made, of all loops. */
+static GMutex lock;
+static struct text *texts[LEAF_CHECK - LEAF_INFO + 1];
+
+static struct text **slot_of(uint64_t node)
 {
 	return &texts[node_leaf(node) - LEAF_INFO];
 }
 
-static struct text text_get(uint64_t node)
+/* Adds a reference; NULL: none was made. */
+static struct text *text_get(uint64_t node)
 {
-	struct text copy;
+	struct text *text;
 
 	g_mutex_lock(&lock);
-	copy = *text_of(node);
+	text = *slot_of(node);
+	if (text)
+		text->refs++;
 	g_mutex_unlock(&lock);
-	return copy;
+	return text;
+}
+
+/* With the lock. */
+static void put(struct text *text)
+{
+	if (text && --text->refs == 0) {
+		close(text->fd);
+		g_free(text);
+	}
+}
+
+void text_close(struct text *text)
+{
+	g_mutex_lock(&lock);
+	put(text);
+	g_mutex_unlock(&lock);
 }
 
 uint64_t text_size(uint64_t node)
 {
-	return text_get(node).size;
+	struct text *text = text_get(node);
+	uint64_t size = text ? text->size : 0;
+
+	text_close(text);
+	return size;
 }
 
 /* ---- contents ---- */
@@ -158,17 +184,17 @@ static int open_temporary(void)
 	return fd >= 0 ? fd : memfd_create("imgfs-text", MFD_CLOEXEC);
 }
 
-/* The first of two loops that make the same text wins. Takes fd over. */
-static void publish(uint64_t node, int fd, uint64_t size)
+/* The text is the last one now. Takes fd over. */
+static struct text *publish(uint64_t node, int fd, uint64_t size)
 {
-	struct text *text = text_of(node);
+	struct text *text = g_new(struct text, 1), **slot = slot_of(node);
 
+	*text = (struct text){2, fd, size}; /* the caller's reference, and this one */
 	g_mutex_lock(&lock);
-	if (text->fd)
-		close(fd);
-	else
-		*text = (struct text){fd, size};
+	put(*slot);
+	*slot = text;
 	g_mutex_unlock(&lock);
+	return text;
 }
 
 static int make(struct tree *t, uint64_t node, int fd)
@@ -198,12 +224,13 @@ static int make(struct tree *t, uint64_t node, int fd)
 	return good ? 0 : -EIO;
 }
 
-int text_make(struct tree *t, uint64_t node)
+int text_open(struct tree *t, uint64_t node, struct text **text)
 {
 	off_t size;
 	int fd, ret;
 
-	if (text_get(node).fd)
+	*text = tree_is_writable(t) ? NULL : text_get(node);
+	if (*text)
 		return 0;
 	fd = open_temporary();
 	if (fd < 0)
@@ -214,20 +241,19 @@ int text_make(struct tree *t, uint64_t node)
 		close(fd);
 		return ret ? ret : -EIO;
 	}
-	publish(node, fd, (uint64_t)size);
+	*text = publish(node, fd, (uint64_t)size);
 	return 0;
 }
 
-void text_reply_read(fuse_req_t req, uint64_t node, uint64_t offset, size_t size)
+void text_reply_read(fuse_req_t req, const struct text *text, uint64_t offset, size_t size)
 {
-	struct text text = text_get(node);
 	g_autofree char *buf = NULL;
 	ssize_t n;
 
 	size = MIN(size, READ_MAX);
 	buf = g_malloc(size);
 	do {
-		n = text.fd ? pread(text.fd, buf, size, (off_t)offset) : 0;
+		n = pread(text->fd, buf, size, (off_t)offset);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0)
 		fuse_reply_err(req, errno);
@@ -238,8 +264,7 @@ void text_reply_read(fuse_req_t req, uint64_t node, uint64_t offset, size_t size
 void text_clear(void)
 {
 	for (unsigned i = 0; i < G_N_ELEMENTS(texts); i++) {
-		if (texts[i].fd)
-			close(texts[i].fd);
-		texts[i] = (struct text){0};
+		text_close(texts[i]);
+		texts[i] = NULL;
 	}
 }

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/control.h"
+#include "fs/handles.h"
 #include "fs/names.h"
 #include "io/co.h"
 
@@ -18,6 +20,8 @@ struct tree_view {
 	uint64_t used; /* the tree's clock when last used */
 	struct image *img;
 	struct partition_table *partitions;
+	uint64_t partitions_at; /* the tree's count of writes when they were read */
+	GPtrArray *retired;	/* tables that windows may still look into */
 };
 
 struct tree {
@@ -27,8 +31,10 @@ struct tree {
 	GPtrArray *snapshots; /* of struct snapshot; NULL until asked for */
 	GPtrArray *snapshot_names;
 	GHashTable *snapshot_index; /* name -> index; owns the names */
-	GHashTable *views;	    /* disk -> struct tree_view */
-	uint64_t clock;
+	GArray *numbers; /* of unsigned, ascending: node number of each snapshot; NULL: the index */
+	unsigned next_number;
+	GHashTable *views; /* disk -> struct tree_view */
+	uint64_t clock, writes;
 	struct co_mutex opening; /* views, tables and lists are made by one coroutine */
 };
 
@@ -38,7 +44,7 @@ static const struct {
 } root_entries[] = {
 	{"disk.raw", LEAF_DISK},       {"partitions", LEAF_PARTITIONS}, {"layers", LEAF_LAYERS},
 	{"snapshots", LEAF_SNAPSHOTS}, {"info.json", LEAF_INFO},	{"map.json", LEAF_MAP},
-	{"check.json", LEAF_CHECK},
+	{"check.json", LEAF_CHECK},    {"control", LEAF_CONTROL},
 };
 #define SNAPSHOT_ENTRIES 2 /* of them: disk.raw and partitions */
 
@@ -60,6 +66,7 @@ static void view_free(void *data)
 	struct tree_view *v = data;
 
 	partition_table_free(v->partitions);
+	g_ptr_array_unref(v->retired);
 	image_unref(v->img);
 	g_free(v);
 }
@@ -90,18 +97,22 @@ struct tree *tree_new(struct image *img, const char *snapshot, const struct tree
 	return t;
 }
 
+static void drop_list(struct tree *t)
+{
+	g_clear_pointer(&t->snapshots, g_ptr_array_unref);
+	g_clear_pointer(&t->snapshot_names, g_ptr_array_unref);
+	g_clear_pointer(&t->snapshot_index, g_hash_table_unref);
+}
+
 void tree_free(struct tree *t)
 {
 	if (!t)
 		return;
 	g_hash_table_unref(t->views);
 	g_ptr_array_unref(t->layers);
-	if (t->snapshots)
-		g_ptr_array_unref(t->snapshots);
-	if (t->snapshot_names)
-		g_ptr_array_unref(t->snapshot_names);
-	if (t->snapshot_index)
-		g_hash_table_unref(t->snapshot_index);
+	drop_list(t);
+	if (t->numbers)
+		g_array_unref(t->numbers);
 	image_unref(t->top);
 	image_unref(t->img);
 	g_free(t);
@@ -112,7 +123,44 @@ struct image *tree_image(struct tree *t)
 	return t->img;
 }
 
+bool tree_is_writable(const struct tree *t)
+{
+	return t->look->writable;
+}
+
 /* ---- snapshots ---- */
+
+/* Every snapshot of the list has a number; new ones stand at its end. */
+static void number_snapshots(struct tree *t, unsigned count)
+{
+	if (!t->numbers)
+		t->numbers = g_array_new(FALSE, FALSE, sizeof(unsigned));
+	/* Fewer than are known, by no change of ours: then none is taken for another. */
+	if (count < t->numbers->len)
+		g_array_set_size(t->numbers, 0);
+	while (t->numbers->len < count) {
+		g_array_append_val(t->numbers, t->next_number);
+		t->next_number++;
+	}
+}
+
+/* The index of the snapshot with this number, or -1. Numbers ascend. */
+static int index_of_disk(const struct tree *t, unsigned disk)
+{
+	unsigned number = disk - DISK_SNAPSHOT_0;
+	const unsigned *all = (const unsigned *)(void *)t->numbers->data;
+	unsigned low = 0, high = t->numbers->len;
+
+	while (low < high) {
+		unsigned index = low + (high - low) / 2;
+
+		if (all[index] < number)
+			low = index + 1;
+		else
+			high = index;
+	}
+	return low < t->numbers->len && all[low] == number ? (int)low : -1;
+}
 
 /* Names of all, made when the first is asked for. Called with the mutex. */
 static int list_snapshots(struct tree *t)
@@ -144,6 +192,7 @@ static int list_snapshots(struct tree *t)
 		g_hash_table_insert(t->snapshot_index, name, GUINT_TO_POINTER(i));
 	}
 	t->snapshots = list;
+	number_snapshots(t, list->len);
 	return 0;
 }
 
@@ -167,10 +216,12 @@ static bool is_snapshot(unsigned disk)
 const struct snapshot *tree_snapshot(struct tree *t, uint64_t node)
 {
 	unsigned disk = node_disk(node);
+	int index;
 
-	if (!is_snapshot(disk) || need_snapshots(t) || disk - DISK_SNAPSHOT_0 >= t->snapshots->len)
+	if (!is_snapshot(disk) || need_snapshots(t))
 		return NULL;
-	return g_ptr_array_index(t->snapshots, disk - DISK_SNAPSHOT_0);
+	index = index_of_disk(t, disk);
+	return index < 0 ? NULL : g_ptr_array_index(t->snapshots, (unsigned)index);
 }
 
 /* ---- disks ---- */
@@ -204,7 +255,7 @@ static void drop_idle_view(struct tree *t)
 static int open_view(struct tree *t, unsigned disk, struct image **img)
 {
 	g_autoptr(GError) error = NULL;
-	int ret;
+	int ret, index;
 
 	if (disk == DISK_TOP) {
 		*img = image_ref(t->top);
@@ -219,12 +270,12 @@ static int open_view(struct tree *t, unsigned disk, struct image **img)
 	ret = list_snapshots(t);
 	if (ret)
 		return ret;
-	if (disk - DISK_SNAPSHOT_0 >= t->snapshots->len)
+	index = index_of_disk(t, disk);
+	if (index < 0)
 		return -ENOENT;
-	*img = image_view(t->img, disk - DISK_SNAPSHOT_0, &error);
+	*img = image_view(t->img, (unsigned)index, &error);
 	if (!*img)
-		image_fault(t->img, EIO, 0, "snapshot %u: %s", disk - DISK_SNAPSHOT_0,
-			    error->message);
+		image_fault(t->img, EIO, 0, "snapshot %d: %s", index, error->message);
 	return *img ? 0 : -EIO;
 }
 
@@ -245,6 +296,8 @@ static int view_get(struct tree *t, unsigned disk, struct tree_view **view)
 				v = g_new0(struct tree_view, 1);
 				v->disk = disk;
 				v->img = img;
+				v->retired = g_ptr_array_new_with_free_func(
+					(GDestroyNotify)partition_table_free);
 				g_hash_table_insert(t->views, GUINT_TO_POINTER(disk), v);
 			}
 		}
@@ -258,6 +311,18 @@ static int view_get(struct tree *t, unsigned disk, struct tree_view **view)
 	return 0;
 }
 
+/* Called with the mutex. */
+static int read_partitions(struct tree *t, struct tree_view *v, struct partition_table **table)
+{
+	uint64_t writes = t->writes;
+	int ret = partition_table_of_image(v->img, table);
+
+	/* What is written while the table is read makes it out of date again. */
+	if (!ret)
+		v->partitions_at = writes;
+	return ret;
+}
+
 int tree_partitions(struct tree *t, struct window *w, const struct partition_table **table)
 {
 	struct tree_view *v = w->view;
@@ -266,11 +331,64 @@ int tree_partitions(struct tree *t, struct window *w, const struct partition_tab
 	if (!v->partitions) {
 		co_mutex_lock(&t->opening);
 		if (!v->partitions)
-			ret = partition_table_of_image(v->img, &v->partitions);
+			ret = read_partitions(t, v, &v->partitions);
 		co_mutex_unlock(&t->opening);
 	}
 	*table = v->partitions;
 	return ret;
+}
+
+/* Does p lie elsewhere in the other table? */
+static bool has_moved(const struct partition *p, const struct partition_table *other)
+{
+	const struct partition *q = partition_find(other, p->number);
+
+	return !q || q->start != p->start || q->len != p->len;
+}
+
+/*
+ * A partition that is open stays where it is, as with a disk's block device: what a program writes
+ * there must not land somewhere else.
+ */
+static bool moves_open_one(const struct tree_view *v, const struct partition_table *other)
+{
+	for (unsigned i = 0; i < v->partitions->entries->len; i++) {
+		const struct partition *p = g_ptr_array_index(v->partitions->entries, i);
+
+		if (handles_is_open(node_make(v->disk, LEAF_PARTITION_0 + p->number)) &&
+		    has_moved(p, other))
+			return true;
+	}
+	return false;
+}
+
+/* Somebody looks at the table: it is read anew when the disk was written since it was read. */
+static int refresh_partitions(struct tree *t, struct tree_view *v)
+{
+	struct partition_table *table = NULL;
+	uint64_t before;
+	int ret;
+
+	if (!v->partitions || v->img != t->top || v->partitions_at == t->writes)
+		return 0;
+	co_mutex_lock(&t->opening);
+	before = v->partitions_at;
+	ret = read_partitions(t, v, &table);
+	if (!ret && v->partitions && moves_open_one(v, table)) {
+		partition_table_free(table);
+		v->partitions_at = before;
+	} else if (!ret) {
+		if (v->partitions)
+			g_ptr_array_add(v->retired, v->partitions);
+		v->partitions = table;
+	}
+	co_mutex_unlock(&t->opening);
+	return ret;
+}
+
+void tree_wrote(struct tree *t)
+{
+	t->writes++;
 }
 
 const struct partition *tree_partition(struct tree *t, struct window *w, uint64_t node)
@@ -334,7 +452,10 @@ int tree_window(struct tree *t, uint64_t node, struct window *w)
 
 void tree_window_put(struct tree *t, struct window *w)
 {
-	w->view->users--;
+	struct tree_view *v = w->view;
+
+	if (--v->users == 0)
+		g_ptr_array_set_size(v->retired, 0);
 	w->view = NULL;
 }
 
@@ -359,7 +480,9 @@ static int partitions_child(struct tree *t, uint64_t dir, uint64_t index, unsign
 
 	if (ret)
 		return ret;
-	ret = tree_partitions(t, &w, &table);
+	ret = refresh_partitions(t, w.view);
+	if (!ret)
+		ret = tree_partitions(t, &w, &table);
 	if (!ret && index >= table->entries->len)
 		ret = -ENOENT;
 	if (!ret)
@@ -397,8 +520,14 @@ int tree_child(struct tree *t, uint64_t dir, uint64_t index, uint64_t *child, ch
 			return ret;
 		if (index >= t->snapshots->len)
 			return -ENOENT;
-		*child = node_make(DISK_SNAPSHOT_0 + (unsigned)index, LEAF_DIR);
+		*child = node_make(tree_snapshot_disk(t, (unsigned)index), LEAF_DIR);
 		g_strlcpy(buf, g_ptr_array_index(t->snapshot_names, index), 256);
+		return 0;
+	case LEAF_CONTROL:
+		if (index >= control_count())
+			return -ENOENT;
+		*child = node_make(DISK_TOP, LEAF_CONTROL_0 + (unsigned)index);
+		g_strlcpy(buf, control_name((unsigned)index), 256);
 		return 0;
 	default:
 		return -ENOTDIR;
@@ -414,7 +543,7 @@ static int lookup_snapshot(struct tree *t, const char *name, uint64_t *child)
 		return ret;
 	if (!g_hash_table_lookup_extended(t->snapshot_index, name, NULL, &index))
 		return -ENOENT;
-	*child = node_make(DISK_SNAPSHOT_0 + GPOINTER_TO_UINT(index), LEAF_DIR);
+	*child = node_make(tree_snapshot_disk(t, GPOINTER_TO_UINT(index)), LEAF_DIR);
 	return 0;
 }
 
@@ -439,7 +568,19 @@ static bool is_dir(uint64_t node)
 {
 	unsigned leaf = node_leaf(node);
 
-	return leaf == LEAF_DIR || (leaf >= LEAF_PARTITIONS && leaf <= LEAF_SNAPSHOTS);
+	return leaf == LEAF_DIR || leaf == LEAF_CONTROL ||
+	       (leaf >= LEAF_PARTITIONS && leaf <= LEAF_SNAPSHOTS);
+}
+
+/* Control files, and making snapshots, are for the user who mounts, whoever may read the disk. */
+static void set_control_look(const struct tree *t, uint64_t node, struct stat *st)
+{
+	st->st_uid = t->look->control_uid;
+	st->st_gid = t->look->control_gid;
+	if (node_is_control(node))
+		st->st_mode = S_IFREG | (t->look->writable ? 0600 : 0400);
+	else if (t->look->writable)
+		st->st_mode |= 0200;
 }
 
 /* A snapshot's date for what belongs to one, else the image file's (a layer's own). */
@@ -473,6 +614,8 @@ int tree_stat(struct tree *t, uint64_t node, struct stat *st)
 	st->st_blksize = 1 << 20;
 	st->st_nlink = is_dir(real) ? 2 : 1;
 	st->st_mode = is_dir(real) ? S_IFDIR | t->look->dir_mode : S_IFREG | t->look->file_mode;
+	if (node_is_control(node) || node_leaf(node) == LEAF_SNAPSHOTS)
+		set_control_look(t, node, st);
 	if (is_snapshot(node_disk(node)) && !tree_snapshot(t, node))
 		return -ENOENT;
 	if (node_is_disk(real)) {
@@ -484,4 +627,72 @@ int tree_stat(struct tree *t, uint64_t node, struct stat *st)
 	}
 	set_times(t, node, st);
 	return 0;
+}
+
+/* ---- changes ---- */
+
+int tree_change_begin(struct tree *t, GPtrArray **snapshots)
+{
+	int ret;
+
+	co_mutex_lock(&t->opening);
+	ret = list_snapshots(t);
+	if (ret)
+		co_mutex_unlock(&t->opening);
+	else
+		*snapshots = t->snapshots;
+	return ret;
+}
+
+/* The disk's views show what the disk is now; tables that are looked into stay for that long. */
+static void forget_contents(struct tree *t)
+{
+	GHashTableIter iter;
+	struct tree_view *v;
+
+	t->writes++;
+	g_hash_table_iter_init(&iter, t->views);
+	while (g_hash_table_iter_next(&iter, NULL, (void **)&v)) {
+		if (v->img != t->top || !v->partitions)
+			continue;
+		g_ptr_array_add(v->retired, v->partitions);
+		v->partitions = NULL;
+		if (!v->users)
+			g_ptr_array_set_size(v->retired, 0);
+	}
+}
+
+void tree_change_end(struct tree *t, enum tree_change change, unsigned index)
+{
+	if (change == TREE_REMOVED)
+		g_array_remove_index(t->numbers, index);
+	if (change == TREE_APPLIED)
+		forget_contents(t);
+	else if (change != TREE_SAME)
+		drop_list(t);
+	co_mutex_unlock(&t->opening);
+}
+
+int tree_snapshot_index(struct tree *t, const char *name)
+{
+	void *index;
+
+	if (!g_hash_table_lookup_extended(t->snapshot_index, name, NULL, &index))
+		return -1;
+	return GPOINTER_TO_INT(index);
+}
+
+unsigned tree_snapshot_disk(struct tree *t, unsigned index)
+{
+	return DISK_SNAPSHOT_0 + g_array_index(t->numbers, unsigned, index);
+}
+
+bool tree_close_view(struct tree *t, unsigned disk)
+{
+	struct tree_view *v = g_hash_table_lookup(t->views, GUINT_TO_POINTER(disk));
+
+	if (v && v->users)
+		return false;
+	g_hash_table_remove(t->views, GUINT_TO_POINTER(disk));
+	return true;
 }

@@ -3,7 +3,8 @@
  * The files of a mount. A node is a number: which disk (the image, a layer, a
  * snapshot) and which file of it. Nothing is allocated for a node, so nothing
  * has to be forgotten, the numbers are the same in every mount of the image, and an
- * image with 65,536 snapshots costs nothing until somebody looks.
+ * image with 65,536 snapshots costs nothing until somebody looks. A snapshot that is made while
+ * mounted gets a number that was not given before.
  *
  * Each loop has a tree of its own over its own open image, built alike from the
  * same file: there is no lock in here.
@@ -29,12 +30,14 @@ enum tree_leaf {
 	LEAF_INFO,
 	LEAF_MAP,
 	LEAF_CHECK,
+	LEAF_CONTROL,
+	LEAF_CONTROL_0 = 0x40,	  /* + row of the table in control.c */
 	LEAF_PARTITION_0 = 0x100, /* + number */
 };
 enum tree_disk {
 	DISK_TOP = 0,
 	DISK_LAYER_0 = 1,	   /* + depth */
-	DISK_SNAPSHOT_0 = 0x10000, /* + index in the snapshot table */
+	DISK_SNAPSHOT_0 = 0x10000, /* + a number that the snapshot keeps; at first its index */
 };
 static inline uint64_t node_make(unsigned disk, unsigned leaf)
 {
@@ -57,6 +60,11 @@ static inline bool node_is_disk(uint64_t node)
 {
 	return node_leaf(node) == LEAF_DISK || node_is_partition(node);
 }
+/* A file of the folder control/. */
+static inline bool node_is_control(uint64_t node)
+{
+	return node_leaf(node) >= LEAF_CONTROL_0 && node_leaf(node) < LEAF_PARTITION_0;
+}
 static inline bool node_is_text(uint64_t node)
 {
 	return node_leaf(node) >= LEAF_INFO && node_leaf(node) <= LEAF_CHECK;
@@ -68,6 +76,9 @@ struct tree_look {
 	gid_t gid;
 	mode_t file_mode, dir_mode; /* permission bits */
 	bool single_file;	    /* the root is the disk itself */
+	bool writable;		    /* the image may be changed */
+	uid_t control_uid;	    /* who mounts: control files are theirs */
+	gid_t control_gid;
 };
 
 struct tree;
@@ -80,6 +91,7 @@ struct tree *tree_new(struct image *img, const char *snapshot, const struct tree
 /* No window may be held. */
 void tree_free(struct tree *t);
 struct image *tree_image(struct tree *t);
+bool tree_is_writable(const struct tree *t);
 
 /*
  * The bytes of a disk.raw or partition: [start, start+size) of img, which stays open until
@@ -116,5 +128,29 @@ int tree_stat(struct tree *t, uint64_t node, struct stat *st);
 
 /* The snapshot that a node of a snapshot belongs to, NULL for others. May yield. */
 const struct snapshot *tree_snapshot(struct tree *t, uint64_t node);
+
+/*
+ * Changes of what there is. Between begin and end the caller is the only one who opens views or
+ * reads lists, and may change the image's snapshots. The list is in table order, -errno (and
+ * NULL) if it cannot be read. All may yield, but for what has no other comment.
+ */
+int tree_change_begin(struct tree *t, GPtrArray **snapshots);
+enum tree_change {
+	TREE_SAME,
+	TREE_ADDED,   /* a snapshot at the end */
+	TREE_REMOVED, /* the one of index */
+	TREE_RENAMED,
+	TREE_APPLIED, /* the disk's contents, perhaps its size */
+};
+void tree_change_end(struct tree *t, enum tree_change change, unsigned index);
+/* Inside a change. The index for a name in snapshots/, or -1; does not yield. */
+int tree_snapshot_index(struct tree *t, const char *name);
+/* Inside a change. The number of its disk; the name that it has in snapshots/. */
+unsigned tree_snapshot_disk(struct tree *t, unsigned index);
+/* Inside a change: closes the view of a disk; false: somebody is reading it. */
+bool tree_close_view(struct tree *t, unsigned disk);
+
+/* Bytes of the image were changed, so its partition table may have been. */
+void tree_wrote(struct tree *t);
 
 #endif

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "fs/snapshot-dir.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fs/control.h"
+#include "fs/events.h"
+#include "fs/handles.h"
+#include "fs/names.h"
+#include "fs/ops.h"
+#include "fs/session.h"
+#include "fs/status.h"
+
+/*
+ * The kernel tells of a close only after close(2) has returned, so who finds a file still open
+ * looks again for a moment.
+ */
+#define BUSY_TRIES 20
+#define BUSY_PAUSE 10000000 /* nanoseconds */
+
+/* Files of the disk cannot be opened (only_writing: for writing) until handles_unbar. Yields. */
+static bool bar_disk(unsigned disk, bool only_writing)
+{
+	for (unsigned i = 0; i < BUSY_TRIES; i++) {
+		if (handles_bar(disk, only_writing))
+			return true;
+		co_sleep_ns(BUSY_PAUSE);
+	}
+	return handles_bar(disk, only_writing);
+}
+
+/* ---- changes ---- */
+
+static int cannot_list(struct tree *t, int ret, GError **error)
+{
+	return control_refuse(error, -ret, "the snapshots cannot be listed: %s",
+			      image_cause(tree_image(t), ret));
+}
+
+/* What image/ refused, with the errno that fits. */
+static int errno_of(GError **error)
+{
+	return -control_errno(*error);
+}
+
+static int find(struct tree *t, GPtrArray *list, const struct snapshot_change *c)
+{
+	return c->shown ? tree_snapshot_index(t, c->name)
+			: image_find_snapshot(list, c->name, NULL);
+}
+
+/* Deleting looks for names before IDs, as imgtool does: what is deleted is what was named. */
+static int find_for_delete(struct tree *t, GPtrArray *list, const struct snapshot_change *c)
+{
+	for (guint i = 0; !c->shown && i < list->len; i++)
+		if (!strcmp(((struct snapshot *)g_ptr_array_index(list, i))->name, c->name))
+			return (int)i;
+	return find(t, list, c);
+}
+
+static int no_such(const struct snapshot_change *c, GError **error)
+{
+	return control_refuse(error, ENOENT, "there is no snapshot '%s'", c->name);
+}
+
+static bool has_name(GPtrArray *list, const char *name)
+{
+	for (guint i = 0; i < list->len; i++)
+		if (!strcmp(((struct snapshot *)g_ptr_array_index(list, i))->name, name))
+			return true;
+	return false;
+}
+
+int snapshot_create(struct tree *t, void *arg, GError **error)
+{
+	const struct snapshot_change *c = arg;
+	GPtrArray *list;
+	int ret = tree_change_begin(t, &list);
+
+	if (ret)
+		return cannot_list(t, ret, error);
+	if (has_name(list, c->name))
+		ret = control_refuse(error, EEXIST, "there is a snapshot '%s' already", c->name);
+	else if (!image_snapshot_create(tree_image(t), c->name, error))
+		ret = errno_of(error);
+	tree_change_end(t, ret ? TREE_SAME : TREE_ADDED, 0);
+	if (!ret)
+		events_tell("snapshot-created", "name", c->name, NULL);
+	return ret;
+}
+
+static int delete_barred(struct tree *t, unsigned index, const char *name, GError **error)
+{
+	if (!tree_close_view(t, tree_snapshot_disk(t, index)))
+		return control_refuse(error, EBUSY, "snapshot '%s' is being read", name);
+	return image_snapshot_delete(tree_image(t), index, error) ? 0 : errno_of(error);
+}
+
+int snapshot_delete(struct tree *t, void *arg, GError **error)
+{
+	const struct snapshot_change *c = arg;
+	g_autofree char *name = NULL;
+	GPtrArray *list;
+	int index = -1, ret = tree_change_begin(t, &list);
+
+	if (ret)
+		return cannot_list(t, ret, error);
+	index = find_for_delete(t, list, c);
+	if (index < 0) {
+		ret = no_such(c, error);
+	} else {
+		name = g_strdup(((struct snapshot *)g_ptr_array_index(list, index))->name);
+		if (bar_disk(tree_snapshot_disk(t, (unsigned)index), false)) {
+			ret = delete_barred(t, (unsigned)index, name, error);
+			handles_unbar();
+		} else {
+			ret = control_refuse(error, EBUSY, "a file of snapshot '%s' is open", name);
+		}
+	}
+	tree_change_end(t, ret ? TREE_SAME : TREE_REMOVED, (unsigned)index);
+	if (!ret)
+		events_tell("snapshot-deleted", "name", name, NULL);
+	return ret;
+}
+
+int snapshot_rename(struct tree *t, void *arg, GError **error)
+{
+	const struct snapshot_change *c = arg;
+	g_autofree char *name = NULL;
+	GPtrArray *list;
+	int index, ret = tree_change_begin(t, &list);
+
+	if (ret)
+		return cannot_list(t, ret, error);
+	index = find(t, list, c);
+	if (index < 0) {
+		ret = no_such(c, error);
+	} else if (has_name(list, c->new_name)) {
+		ret = control_refuse(error, EEXIST, "there is a snapshot '%s' already",
+				     c->new_name);
+	} else {
+		name = g_strdup(((struct snapshot *)g_ptr_array_index(list, index))->name);
+		if (!image_snapshot_rename(tree_image(t), (unsigned)index, c->new_name, error))
+			ret = errno_of(error);
+	}
+	tree_change_end(t, ret ? TREE_SAME : TREE_RENAMED, 0);
+	if (!ret)
+		events_tell("snapshot-renamed", "name", name, "new_name", c->new_name, NULL);
+	return ret;
+}
+
+static int apply_barred(struct tree *t, const struct snapshot_change *c, char **name,
+			GError **error)
+{
+	GPtrArray *list;
+	int index, ret = tree_change_begin(t, &list);
+
+	if (ret)
+		return cannot_list(t, ret, error);
+	index = find(t, list, c);
+	if (index < 0) {
+		ret = no_such(c, error);
+	} else {
+		*name = g_strdup(((struct snapshot *)g_ptr_array_index(list, index))->name);
+		if (!image_snapshot_apply(tree_image(t), (unsigned)index, error))
+			ret = errno_of(error);
+	}
+	tree_change_end(t, ret ? TREE_SAME : TREE_APPLIED, 0);
+	return ret;
+}
+
+int snapshot_apply(struct tree *t, void *arg, GError **error)
+{
+	const struct snapshot_change *c = arg;
+	g_autofree char *name = NULL;
+	int ret;
+
+	if (!bar_disk(DISK_TOP, true))
+		return control_refuse(error, EBUSY, "disk.raw or a partition is open for writing");
+	ret = apply_barred(t, c, &name, error);
+	handles_unbar();
+	if (!ret)
+		events_tell("snapshot-applied", "name", name, NULL);
+	return ret;
+}
+
+/* ---- requests ---- */
+
+struct request {
+	fuse_req_t req;
+	struct tree *tree;
+	control_fn *change;
+	char *name, *new_name;
+	bool entry; /* answered with the new directory */
+};
+
+static void reply_entry(struct request *r, const char *shown)
+{
+	uint64_t dir = node_make(DISK_TOP, LEAF_SNAPSHOTS), child;
+	struct fuse_entry_param e;
+	int ret = tree_lookup(r->tree, dir, shown, &child);
+
+	if (!ret)
+		ret = ops_fill_entry(r->tree, dir, child, &e);
+	if (ret)
+		fuse_reply_err(r->req, -ret);
+	else
+		fuse_reply_entry(r->req, &e);
+}
+
+static void request_main(void *arg)
+{
+	struct request *r = arg;
+	g_autofree char *plain = r->entry ? name_unescape(r->name) : NULL;
+	g_autofree char *plain_new = r->new_name ? name_unescape(r->new_name) : NULL;
+	struct snapshot_change c = {plain ? plain : r->name, plain_new, !r->entry};
+	int ret = -EINVAL;
+
+	if ((r->entry && !plain) || (r->new_name && !plain_new))
+		status_error(EINVAL, "snapshots", "the new name would be shown as another one");
+	else
+		ret = control_run(r->tree, "snapshots", r->change, &c);
+	if (ret || !r->entry)
+		fuse_reply_err(r->req, -ret);
+	else
+		reply_entry(r, r->name);
+	g_free(r->name);
+	g_free(r->new_name);
+	g_free(r);
+}
+
+static void start(fuse_req_t req, fuse_ino_t parent, control_fn *change, const char *name,
+		  const char *new_name, bool entry)
+{
+	struct worker *w = worker_self();
+	struct request *r;
+
+	if (!tree_is_writable(w->tree) || parent != node_make(DISK_TOP, LEAF_SNAPSHOTS)) {
+		fuse_reply_err(req, tree_is_writable(w->tree) ? EPERM : EROFS);
+		return;
+	}
+	r = g_new(struct request, 1);
+	*r = (struct request){req, w->tree, change, g_strdup(name), g_strdup(new_name), entry};
+	worker_start_aside(w, request_main, r);
+}
+
+void snapshot_dir_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	start(req, parent, snapshot_create, name, NULL, true);
+}
+
+void snapshot_dir_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	start(req, parent, snapshot_delete, name, NULL, false);
+}
+
+void snapshot_dir_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name,
+			    fuse_ino_t new_parent, const char *new_name, unsigned flags)
+{
+	if (flags & ~(unsigned)RENAME_NOREPLACE)
+		fuse_reply_err(req, EINVAL);
+	else if (new_parent != parent)
+		fuse_reply_err(req, EPERM);
+	else
+		start(req, parent, snapshot_rename, name, new_name, false);
+}
