@@ -175,8 +175,7 @@ int qcow2_reserve(struct image *img, uint64_t offset, uint64_t len, unsigned fla
 	return 0;
 }
 
-/* Bits of the subclusters that [start, end) of the disk touches in this cluster. */
-static uint32_t touched(const struct qcow2 *q, uint64_t cluster, uint64_t start, uint64_t end)
+uint32_t qcow2_subclusters(const struct qcow2 *q, uint64_t cluster, uint64_t start, uint64_t end)
 {
 	uint64_t begin = cluster << q->cluster_bits, next = begin + q->cluster_size;
 	unsigned bits = q->cluster_bits - 5, first, last;
@@ -195,7 +194,7 @@ static uint64_t new_bitmap(const struct qcow2 *q, const struct claim *claim, uin
 		return 0;
 	if (claim->word[0] == WAY_NEW)
 		return UINT32_MAX;
-	bits = touched(q, cluster, claim->start, claim->start + claim->len);
+	bits = qcow2_subclusters(q, cluster, claim->start, claim->start + claim->len);
 	return (uint64_t)(zero & ~bits) << 32 | alloc | bits;
 }
 

@@ -512,6 +512,9 @@ int qcow2_l2_release(struct image *img, const struct qcow2_cluster *old);
 uint64_t qcow2_l2_end(const struct qcow2 *q, uint64_t cluster);
 
 /* qcow2-write.c */
+/* Bits of the subclusters that [start, end) of the disk touches in this cluster: of 32 equal parts,
+ * also where there are no subclusters. Pure. */
+uint32_t qcow2_subclusters(const struct qcow2 *q, uint64_t cluster, uint64_t start, uint64_t end);
 int qcow2_reserve(struct image *img, uint64_t offset, uint64_t len, unsigned flags,
 		  struct claim *claim);
 int qcow2_commit(struct image *img, struct claim *claim);

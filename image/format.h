@@ -74,6 +74,7 @@ enum unmap_mode {
 	UNMAP_TO_HOLE, /* forget: the backing image shows again */
 	UNMAP_TO_ZERO,
 	UNMAP_TO_ZERO_KEEP, /* and keep its space, where the format can */
+	UNMAP_DISCARD,	    /* the same as TO_ZERO, but what is empty already stays so */
 };
 
 struct format {
@@ -120,8 +121,9 @@ struct format {
 		       struct claim *claim);
 	int (*commit)(struct image *img, struct claim *claim);
 	void (*abandon)(struct image *img, struct claim *claim);
-	/* From the beginning of a cluster to the end of one, or of the disk. -EOPNOTSUPP: cannot be
-	 * said without data; nothing was changed. */
+	/* From the beginning of a cluster to the end of one, or of the disk; or, where write_unit
+	 * is smaller, whole units of one cluster. -EOPNOTSUPP: cannot be said without data; nothing
+	 * was changed. */
 	int (*unmap)(struct image *img, uint64_t offset, uint64_t len, enum unmap_mode mode);
 	/* Tables to files, in the driver's order, with the syncs between them: when it returns 0,
 	 * all that was committed is durable in every file. NULL: there are no tables; the core

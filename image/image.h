@@ -93,8 +93,9 @@ struct image {
 	uint32_t cluster_size; /* bytes; 0: the format has none */
 	char *backing_name;    /* as recorded, any bytes but NUL; NULL: none */
 	char *backing_format;  /* as recorded; NULL: none */
-	uint32_t write_unit; /* bytes that are written without reading around them; 0: cluster_size
-			      */
+	/* Bytes that are written without reading around them, and that can be zero by themselves;
+	 * 0: cluster_size. */
+	uint32_t write_unit;
 	const struct codec *codec; /* for image_write_coded; NULL: it cannot */
 	bool encrypted, compressed, dirty, corrupt;
 

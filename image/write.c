@@ -14,6 +14,7 @@
 #include "image/core.h"
 
 #define ZERO_CHUNK (64u << 10)
+#define MIN_HOLE   (64u << 10)
 
 static uint64_t grain_of(const struct image *img)
 {
@@ -316,14 +317,35 @@ static int unmap(struct image *img, uint64_t offset, uint64_t len, enum unmap_mo
 	return ret;
 }
 
-/* Zeroes the front of the range, locked; *done says how much. */
-static int zero_step(struct image *img, uint64_t offset, uint64_t len, bool may_unmap,
-		     uint64_t *done)
+/* Bytes that the driver can make zero by themselves. */
+static uint64_t zero_unit(const struct image *img)
 {
-	uint64_t grain = grain_of(img), end = offset + len;
-	/* The disk's last cluster is whole even where the disk ends in its middle. */
-	bool to_the_end = end == img->size;
-	uint64_t whole = offset % grain ? 0 : to_the_end ? len : len - len % grain;
+	return img->write_unit ? img->write_unit : grain_of(img);
+}
+
+/*
+ * What the driver can be asked for at the front of the range: the rest of a cluster, whole
+ * clusters, or the front of one, in whole units. offset lies on a unit's boundary; 0: the range
+ * ends in this unit. The disk's last unit is whole even where the disk ends in its middle.
+ */
+static uint64_t unmap_span(const struct image *img, uint64_t offset, uint64_t len)
+{
+	uint64_t grain = grain_of(img), skew = offset % grain;
+	bool to_the_end = offset + len == img->size;
+
+	if (skew && len >= grain - skew)
+		return grain - skew;
+	if (to_the_end)
+		return len;
+	if (len >= grain)
+		return len - len % grain;
+	return len - len % zero_unit(img);
+}
+
+/* Zeroes by bytes: what no driver can do, in the one layer. *done says how much. */
+static int zero_by_hand(struct image *img, uint64_t offset, uint64_t len, bool may_unmap,
+			uint64_t *done)
+{
 	struct extent e;
 	int ret = image_map(img, offset, len, NULL, &e);
 
@@ -332,21 +354,40 @@ static int zero_step(struct image *img, uint64_t offset, uint64_t len, bool may_
 	*done = e.len;
 	if (extent_is_zero(&e) && (!img->gets_backing || (e.kind == EXTENT_ZERO && e.layer == img)))
 		return 0;
-	if (img->format->unmap && whole > 0) {
-		ret = unmap(img, offset, whole, may_unmap ? UNMAP_TO_ZERO : UNMAP_TO_ZERO_KEEP);
-		if (ret != -EOPNOTSUPP) {
-			*done = whole;
-			return ret;
-		}
-	} else if (img->format->unmap) { /* up to the next cluster by hand */
-		e.len = *done = MIN(e.len, grain - offset % grain);
-	}
-	if (e.layer == img) {
+	/* Parts of clusters are small: holes in them would only cut the host's file to pieces. */
+	if (e.layer == img && (!img->format->unmap || e.len >= MIN_HOLE)) {
 		ret = zero_in_place(&e, may_unmap);
 		if (ret != -EOPNOTSUPP)
 			return ret;
 	}
-	return write_zero_bytes(img, offset, *done);
+	return write_zero_bytes(img, offset, e.len);
+}
+
+/* Of the unit that these bytes lie in, is the rest zero already? */
+static bool rest_is_blank(struct image *img, uint64_t offset, uint64_t len)
+{
+	uint64_t unit = zero_unit(img), start = offset - offset % unit;
+
+	return is_blank(img, start, offset) && is_blank(img, offset + len, start + unit);
+}
+
+/* Zeroes the front of the range, locked; *done says how much. */
+static int zero_step(struct image *img, uint64_t offset, uint64_t len, bool may_unmap,
+		     uint64_t *done)
+{
+	enum unmap_mode mode = may_unmap ? UNMAP_TO_ZERO : UNMAP_TO_ZERO_KEEP;
+	uint64_t unit = zero_unit(img), skew = offset % unit, span;
+	int ret = -EOPNOTSUPP;
+
+	if (!img->format->unmap)
+		return zero_by_hand(img, offset, len, may_unmap, done);
+	span = skew ? 0 : unmap_span(img, offset, len);
+	*done = span ? span : MIN(len, unit - skew);
+	if (span)
+		ret = unmap(img, offset, span, mode);
+	else if (rest_is_blank(img, offset, *done))
+		ret = unmap(img, offset - skew, MIN(unit, img->size - (offset - skew)), mode);
+	return ret == -EOPNOTSUPP ? zero_by_hand(img, offset, *done, may_unmap, done) : ret;
 }
 
 int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap)
@@ -369,36 +410,50 @@ int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool ma
 	return through(img, ret);
 }
 
+/* A hint: units that are only touched in part stay as they are, and so does what could only be
+ * zero by taking space. */
+static int discard_units(struct image *img, uint64_t offset, uint64_t len)
+{
+	int ret = 0;
+
+	while (ret == 0 && len > 0) {
+		uint64_t span = unmap_span(img, offset, len);
+
+		if (!span)
+			return 0;
+		ret = unmap(img, offset, span, UNMAP_DISCARD);
+		if (ret == -EOPNOTSUPP)
+			ret = 0;
+		offset += span;
+		len -= span;
+	}
+	return ret;
+}
+
 /*
  * Discarded bytes read as zeroes: above a backing file the range becomes zero rather than a
  * hole, or the guest would see data again that an older layer holds.
  */
 int image_discard(struct image *img, uint64_t offset, uint64_t len)
 {
-	uint64_t grain = grain_of(img), skip = (grain - offset % grain) % grain;
+	uint64_t unit = zero_unit(img), skip = (unit - offset % unit) % unit;
 	int ret = check_writable(img, offset, len);
-	bool to_the_end = ret == 0 && offset + len == img->size;
 	struct range r;
 
 	if (ret < 0 || len <= skip)
 		return ret;
 	if (!img->format->unmap)
 		return image_write_zeroes(img, offset, len, true);
-	/* A hint: clusters that are only touched in part stay as they are. */
 	offset += skip;
 	len -= skip;
-	if (!to_the_end)
-		len -= len % grain;
-	if (len == 0)
+	if (!unmap_span(img, offset, len))
 		return 0;
 	lock_clusters(img, &r, offset, len);
 	ret = tell_change(img, offset, len);
 	if (ret == 0)
-		ret = unmap(img, offset, len,
-			    img->backing_name || img->backing ? UNMAP_TO_ZERO : UNMAP_TO_HOLE);
+		ret = discard_units(img, offset, len);
 	range_unlock(&img->core->ranges, &r);
-	/* Zeroes that would take space are not what is wanted of a discard. */
-	return ret == -EOPNOTSUPP ? 0 : through(img, ret);
+	return through(img, ret);
 }
 
 /* ---- flush -------------------------------------------------------------------------------------
