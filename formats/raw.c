@@ -81,17 +81,12 @@ static void raw_close(struct image *img)
 static int raw_map(struct image *img, uint64_t offset, uint64_t len, struct extent *e)
 {
 	const struct raw *raw = img->state;
-	bool is_data;
-	uint64_t run;
-	int ret = file_extent(img->file, raw->offset + offset, len, &is_data, &run);
 
-	if (ret < 0)
-		return ret;
 	*e = (struct extent){
 		.start = offset,
-		.len = run,
-		.kind = is_data ? EXTENT_DATA : EXTENT_ZERO,
-		.flags = EXTENT_WRITABLE | (is_data ? 0 : EXTENT_HAS_HOST),
+		.len = len,
+		.kind = EXTENT_DATA,
+		.flags = EXTENT_WRITABLE | EXTENT_SPARSE,
 		.file = img->file,
 		.host = raw->offset + offset,
 	};

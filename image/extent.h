@@ -23,6 +23,8 @@ enum extent_flags {
 	EXTENT_WRITABLE = 1 << 0,     /* DATA: may be overwritten in place */
 	EXTENT_HAS_HOST = 1 << 1,     /* ZERO, HOLE: file and host name space kept for it */
 	EXTENT_MAYBE_SPARSE = 1 << 2, /* DATA: the host file's own holes are worth asking for */
+	EXTENT_SPARSE = 1 << 3,	      /* DATA: holes of the host file are the disk's: image_map says
+				       * ZERO of them; who only wants the place does not ask */
 };
 
 struct extent {

@@ -79,6 +79,29 @@ int layer_map(struct image *img, uint64_t offset, uint64_t len, struct extent *e
 	return 0;
 }
 
+/* A raw file says by its holes what is zero. */
+static int ask_sparse(struct extent *e)
+{
+	bool is_data;
+	uint64_t run;
+	int ret;
+
+	if (e->kind != EXTENT_DATA || !(e->flags & EXTENT_SPARSE))
+		return 0;
+	ret = file_extent(e->file, e->host, e->len, &is_data, &run);
+	if (ret < 0) {
+		image_fault(e->layer, ret, e->start, "the holes of '%s' could not be found",
+			    file_name(e->file));
+		return ret;
+	}
+	e->len = run;
+	if (!is_data) {
+		e->kind = EXTENT_ZERO;
+		e->flags |= EXTENT_HAS_HOST;
+	}
+	return 0;
+}
+
 /* Of the last layer's answer only the space that it keeps stays. */
 static void set_hole(struct extent *e, uint64_t offset, uint64_t len, unsigned depth)
 {
@@ -111,6 +134,8 @@ int image_map(struct image *img, uint64_t offset, uint64_t len, struct image *ba
 			break; /* a short backing file: zeros, told of the layer above it */
 		len = MIN(len, layer->size - offset);
 		ret = layer_map(layer, offset, len, e);
+		if (ret == 0)
+			ret = ask_sparse(e);
 		if (ret < 0)
 			return ret;
 		if (e->kind != EXTENT_HOLE) {

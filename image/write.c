@@ -187,10 +187,7 @@ static int write_in_place(const struct extent *e, uint64_t offset, const struct 
 
 static bool overwritable(const struct extent *e)
 {
-	if (!(e->flags & EXTENT_WRITABLE))
-		return false;
-	/* A raw file's own hole is written like its data. */
-	return e->kind == EXTENT_DATA || (e->kind == EXTENT_ZERO && (e->flags & EXTENT_HAS_HOST));
+	return e->kind == EXTENT_DATA && (e->flags & EXTENT_WRITABLE);
 }
 
 /* The range is locked. */
