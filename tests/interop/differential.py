@@ -25,6 +25,8 @@ KNOWN = {
     "create-guess": "create -b without -F works as in older versions: the format is found out, recorded and said",
     "dd-count": "dd count= is counted after skip=, as the manual says; qemu-img counts from the front of the image",
     "measure-compat": "measure takes compat=v2 and v3, which qemu-img only takes when it creates",
+    "downgrade-bitmaps": "amend to compat=0.10 is refused while there are bitmaps, which qemu-img silently makes useless",
+    "apply-bitmaps": "snapshot -a works on an image with dirty bitmaps, which are made to say what changed; qemu-img refuses",
     "stderr": "sentences on stderr name the file and the place; only that there is one is compared",
     "host-holes": "what map and measure say of holes of the host's file follows from how it was written (qemu-img gives a raw file its first block)",
     "check-statistics": "fragmentation and the end of the file follow from where clusters are put",
@@ -50,6 +52,7 @@ class Image:
         self.name, self.fmt, self.size, self.cluster, self.backing = name, fmt, size, cluster, backing
         self.options = dict(options)
         self.snapshots, self.bitmaps = [], []
+        self.placed_by_us = False  # since it was written by more than qemu-io
 
 
 class Maker:
@@ -148,7 +151,8 @@ class Maker:
                 words.append(f"discard {start} {n}")
             elif how < .9 and img.fmt == "qcow2":
                 start = start // img.cluster * img.cluster
-                if start + img.cluster <= img.size:
+                # It fails where there is data already, and the two may have put it elsewhere.
+                if start + img.cluster <= img.size and not img.placed_by_us:
                     words.append(f"write -c -P {self.r.randrange(256)} {start} {img.cluster}")
             else:
                 words.append(f"write -P 0 {start} {n}")
@@ -187,6 +191,8 @@ class Maker:
             return "img", ["snapshot", "-c", name, img.name], [img.name]
         name = self.r.choice(img.snapshots + ["none"])
         if how < .7:
+            if img.bitmaps:  # KNOWN apply-bitmaps
+                return None
             return "img", ["snapshot", "-a", name, img.name], [img.name]
         if how < .9:
             if name in img.snapshots:
@@ -226,6 +232,8 @@ class Maker:
                            {"compat": "1.1", "lazy_refcounts": "on"}, {"compat": "0.10", "refcount_bits": "16"}])
         if "size" in o:
             img.size += 65536
+        if o.get("compat") == "0.10" and img.bitmaps:  # KNOWN downgrade-bitmaps
+            return None
         return "img", ["amend", "-f", "qcow2"] + self.option_words(o) + [img.name], [img.name]
 
     def bitmap(self):
@@ -236,6 +244,7 @@ class Maker:
         words = ["bitmap", "-f", "qcow2"]
         if how < .45:
             words += ["--add"]
+            img.bitmaps.append(name)
             if self.chance(.5):
                 words += ["-g", self.r.choice(["512", "4k", "64k", "1M"])]
             if self.chance(.3):
@@ -253,11 +262,13 @@ class Maker:
         r, fmt = self.r, self.r.choice(["raw", "qcow2", "qcow2"])
         words, backing = ["convert", "-f", source.fmt, "-O", fmt], None
         existing = self.pick()
-        if existing is not source and existing.size >= source.size and self.chance(.1) and \
+        if existing is not source and existing.size >= source.size and self.chance(.3) and \
                 not self.in_chain(existing, source) and not self.in_chain(source, existing):
+            existing.placed_by_us = True
             return "img", words[:-1] + [existing.fmt, "-n", source.name, existing.name], [existing.name]
         o = self.qcow2_options(False) if fmt == "qcow2" and self.chance(.6) else {}
         img = Image(self.new_name(fmt), fmt, source.size, self.cluster_of(o), None, o)
+        img.placed_by_us = True
         if fmt == "qcow2" and self.chance(.3):
             words += ["-c"]
         if self.chance(.2):
@@ -273,6 +284,7 @@ class Maker:
             img.backing = source.backing
         if fmt == "qcow2" and self.chance(.1):
             words += ["--bitmaps"]
+            img.bitmaps = source.bitmaps
         self.images.append(img)
         return "img", words + self.option_words(o) + [source.name, img.name], [img.name]
 
@@ -290,6 +302,7 @@ class Maker:
         fmt = self.r.choice(["raw", "qcow2"])
         bs = self.r.choice(["512", "4k", "1M", "1000"])
         img = Image(self.new_name(fmt), fmt, source.size)
+        img.placed_by_us = True
         words = ["dd", "-f", source.fmt, "-O", fmt, f"bs={bs}", f"if={source.name}", f"of={img.name}"]
         # KNOWN dd-count: only one of both, where both programs mean the same.
         if self.chance(.5):
@@ -331,13 +344,13 @@ class Maker:
         new = self.pick()
         words = ["rebase", "-f", "qcow2"]
         if self.chance(.25):
-            img.backing = None
+            img.backing, img.placed_by_us = None, True
             return "img", words + ["-b", "", img.name], [img.name]
         if self.in_chain(img, new):
             return None
         if self.chance(.1):
             words += ["-p"]
-        img.backing = new
+        img.backing, img.placed_by_us = new, True
         return "img", words + ["-b", new.name, "-F", new.fmt, img.name], [img.name]
 
     def commit(self):
@@ -352,6 +365,8 @@ class Maker:
         if self.chance(.3):
             words += ["-d"]
         touched = [img.name] + [i.name for i in chain[:1]]
+        for i in [img] + chain:
+            i.placed_by_us = True
         if len(chain) > 1 and self.chance(.4):
             base = self.r.choice(chain)
             words += ["-b", base.name]
@@ -380,7 +395,7 @@ class Maker:
 # ---- running steps ------------------------------------------------------------------------------
 
 def strip_progress(text):
-    return re.sub(r" *\(\d+\.\d+/100%\)[\r\n]", "", text)
+    return re.sub(r" *\(\d+\.\d+/100%\)[\r\n]\n?", "", text)
 
 
 def normal_text(words, out):
