@@ -267,9 +267,14 @@ static bool change_backing(struct amend *a, GError **error)
 
 static bool change_size(struct amend *a, GError **error)
 {
-	struct options *none = options_new();
-	bool ok = qcow2_resize(a->img, a->size, none, error);
+	struct options *none;
+	bool ok;
 
+	/* An image that cannot be resized can still be amended otherwise. */
+	if (a->size == a->img->size)
+		return true;
+	none = options_new();
+	ok = qcow2_resize(a->img, a->size, none, error);
 	options_free(none);
 	return ok;
 }

@@ -51,6 +51,9 @@ make v2.qcow2 16M -o compat=0.10
 qemu-io -c 'write -q -P 3 1M 3M' v2.qcow2
 for o in lazy_refcounts=on refcount_bits=8 compat=1.1,lazy_refcounts=on,refcount_bits=4 compat=1.1; do both v2.qcow2 -o $o; done
 qemu-img snapshot -c a v2.qcow2
+both v2.qcow2 -o compat=0.10
+cp v2.qcow2 a.qcow2
+both a.qcow2 -o size=32M
 both v2.qcow2 -o compat=1.1
 both v2.qcow2 -o size=32M
 make w8.qcow2 16M -o refcount_bits=8
