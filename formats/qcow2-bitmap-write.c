@@ -393,6 +393,12 @@ static bool check_usable(const struct qcow2_stored_bitmap *s, GError **error)
 	return false;
 }
 
+/* Header extensions came with version 3's autoclear bits, which say that bitmaps are true. */
+bool qcow2_bitmap_possible(const struct image *img)
+{
+	return qcow2_of(img)->header.version >= 3;
+}
+
 GPtrArray *qcow2_bitmap_list(struct image *img, GError **error)
 {
 	g_autoptr(GPtrArray) stored = NULL;
@@ -451,7 +457,7 @@ static GPtrArray *begin_change(struct image *img, GError **error)
 {
 	int ret;
 
-	if (qcow2_of(img)->header.version < 3) {
+	if (!qcow2_bitmap_possible(img)) {
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
 			    "Cannot store dirty bitmaps in qcow2 v2 files");
 		return NULL;
@@ -484,6 +490,11 @@ bool qcow2_bitmap_add(struct image *img, const char *name, unsigned granularity_
 
 	if (!check_name(name, error))
 		return false;
+	if (!qcow2_of(img)->header.size) { /* other programs refuse to open the image then */
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
+			    "An empty disk cannot have bitmaps");
+		return false;
+	}
 	list = begin_change(img, error);
 	if (!list)
 		return false;

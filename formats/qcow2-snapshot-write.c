@@ -403,7 +403,11 @@ bool qcow2_snapshot_apply(struct image *img, unsigned index, GError **error)
 	struct apply a = {.img = img};
 	bool ok;
 
-	if (!qcow2_snapshot_usable(img, index, &a.s, error) || !begin(img, error))
+	if (!qcow2_snapshot_usable(img, index, &a.s, error))
+		return false;
+	if (a.s.has_disk_size && !a.s.disk_size && qcow2_of(img)->header.has_bitmaps)
+		return refuse(error, "an empty disk cannot have bitmaps: remove them first");
+	if (!begin(img, error))
 		return false;
 	a.old = regions_new();
 	a.refs = regions_new();

@@ -344,6 +344,7 @@ const struct format format_qcow2 = {
 	.snapshot_delete = qcow2_snapshot_delete,
 	.snapshot_rename = qcow2_snapshot_rename,
 	.snapshot_usage = qcow2_snapshot_usage,
+	.bitmap_possible = qcow2_bitmap_possible,
 	.bitmap_list = qcow2_bitmap_list,
 	.bitmap_load = qcow2_bitmap_load_named,
 	.bitmap_add = qcow2_bitmap_add,

@@ -576,6 +576,7 @@ int qcow2_bitmaps_prepare(struct image *img, const GPtrArray *list, struct qcow2
 int qcow2_bitmaps_finish(struct image *img, struct qcow2_bitmaps_change *c, int ret);
 int qcow2_bitmaps_publish(struct image *img, const GPtrArray *list);
 /* Callbacks of struct format. */
+bool qcow2_bitmap_possible(const struct image *img);
 GPtrArray *qcow2_bitmap_list(struct image *img, GError **error);
 struct bitmap *qcow2_bitmap_load_named(struct image *img, const char *name, GError **error);
 bool qcow2_bitmap_add(struct image *img, const char *name, unsigned granularity_bits,

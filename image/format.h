@@ -172,8 +172,10 @@ struct format {
 	 * Dirty bitmaps [x]. list: a new GPtrArray of struct bitmap_info (free function set). load:
 	 * a copy of the bits; an inconsistent bitmap, or one that is not there, is refused. store:
 	 * bits NULL: only `enabled` changes. Names are unique; add refuses one that is there. Each
-	 * is complete, and durable after the next flush, or has changed nothing.
+	 * is complete, and durable after the next flush, or has changed nothing. possible: could
+	 * this image have some?
 	 */
+	bool (*bitmap_possible)(const struct image *img);
 	GPtrArray *(*bitmap_list)(struct image *img, GError **error);
 	struct bitmap *(*bitmap_load)(struct image *img, const char *name, GError **error);
 	bool (*bitmap_add)(struct image *img, const char *name, unsigned granularity_bits,

@@ -240,6 +240,7 @@ bool image_snapshot_rename(struct image *img, unsigned index, const char *name, 
  * stored-bitmap.c: dirty bitmaps that are stored in the image. Sentences do not name the file. As
  * the functions of control.c they wait until nothing else is under way, and flush.
  */
+bool image_may_have_bitmaps(const struct image *img);
 GPtrArray *image_bitmaps(struct image *img, GError **error); /* of struct bitmap_info */
 /* Enabled and clear. granularity: bytes, 0: the default for this image. */
 bool image_bitmap_add(struct image *img, const char *name, uint64_t granularity, GError **error);

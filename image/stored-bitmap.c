@@ -28,6 +28,11 @@ static bool have_bitmaps(const struct image *img, GError **error)
 	return false;
 }
 
+bool image_may_have_bitmaps(const struct image *img)
+{
+	return img->format->bitmap_possible && img->format->bitmap_possible(img);
+}
+
 GPtrArray *image_bitmaps(struct image *img, GError **error)
 {
 	GPtrArray *list;

@@ -419,7 +419,7 @@ static bool check_bitmaps(struct convert *c)
 
 	if (!opt_given(c->args, OPT_BITMAPS))
 		return true;
-	if (!source->format->bitmap_list)
+	if (!image_may_have_bitmaps(source))
 		return refuse("Source lacks bitmap support");
 	list = image_bitmaps(source, &error);
 	if (!list) {

@@ -132,6 +132,18 @@ clean i.qcow2
 qemu-img create -q -f qcow2 -o compat=0.10 v2.qcow2 1M
 expect_status 1 imgtool bitmap --add v2.qcow2 b
 expect_output err "Cannot store dirty bitmaps in qcow2 v2 files"
+# Other programs do not open an empty disk with a bitmap (qemu-img loses it without a word).
+qemu-img create -q -f qcow2 empty.qcow2 0
+expect_status 1 imgtool bitmap --add empty.qcow2 b
+expect_output err "An empty disk cannot have bitmaps"
+imgtool snapshot -c nothing empty.qcow2
+imgtool resize -q empty.qcow2 1M
+imgtool bitmap --add empty.qcow2 b
+expect_status 1 imgtool snapshot -a nothing empty.qcow2
+expect_output err "an empty disk cannot have bitmaps"
+clean empty.qcow2
+expect_status 1 imgtool convert --bitmaps -O qcow2 v2.qcow2 c.qcow2
+expect_output err "Source lacks bitmap support"
 truncate -s 1M disk.raw
 expect_status 1 imgtool bitmap --add -f raw disk.raw b
 expect_output err "has no bitmaps"
