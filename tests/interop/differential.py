@@ -26,7 +26,11 @@ KNOWN = {
     "dd-count": "dd count= is counted after skip=, as the manual says; qemu-img counts from the front of the image",
     "measure-compat": "measure takes compat=v2 and v3, which qemu-img only takes when it creates",
     "downgrade-bitmaps": "amend to compat=0.10 is refused while there are bitmaps, which qemu-img silently makes useless",
+    "empty-bitmap": "a disk of 0 bytes gets no bitmap; qemu-img says that it added it and then loses it",
     "apply-bitmaps": "snapshot -a works on an image with dirty bitmaps, which are made to say what changed; qemu-img refuses",
+    "rebase-v2": "safe rebase keeps what an image without a backing file shows; qemu-img lets the new base show through where it has compat=0.10",
+    "snapshot-size": "convert -l makes a disk of the snapshot's own size, as snapshot -a does; qemu-img makes it as long as the disk is now",
+    "base-changed": "where an image has clusters of its own follows from how it was copied, and shows when its base is written to",
     "stderr": "sentences on stderr name the file and the place; only that there is one is compared",
     "host-holes": "what map and measure say of holes of the host's file follows from how it was written (qemu-img gives a raw file its first block)",
     "check-statistics": "fragmentation and the end of the file follow from where clusters are put",
@@ -53,6 +57,8 @@ class Image:
         self.options = dict(options)
         self.snapshots, self.bitmaps = [], []
         self.placed_by_us = False  # since it was written by more than qemu-io
+        self.resized = False       # since it has snapshots
+        self.v2 = self.options.get("compat") in ("0.10", "v2")
 
 
 class Maker:
@@ -107,6 +113,22 @@ class Maker:
     def option_words(self, o):
         return ["-o", ",".join(f"{k}={v}" for k, v in o.items())] if o else []
 
+    def in_chain(self, img, top):
+        while top:
+            if top is img:
+                return True
+            top = top.backing
+        return False
+
+    def may_change(self, img, through=None):
+        """KNOWN base-changed: `through` is the overlay that is committed."""
+        return not any(i.placed_by_us and i is not img and self.in_chain(img, i) and
+                       not self.in_chain(i, through) for i in self.images)
+
+    def pick_changeable(self, fmt=None):
+        img = self.pick(fmt)
+        return img if img and self.may_change(img) else None
+
     # Each returns (program, words, names touched) or None.
 
     def create(self):
@@ -134,7 +156,7 @@ class Maker:
         return start, max(0, min(n, img.size - start))
 
     def write(self):
-        img = self.pick()
+        img = self.pick_changeable()
         if not img:
             return None
         words = []
@@ -162,7 +184,7 @@ class Maker:
         return ("io", argv + [img.name], [img.name]) if words else None
 
     def bench(self):
-        img = self.pick()
+        img = self.pick_changeable()
         if not img:
             return None
         s = self.r.choice([512, 1000, 4096, 65536, 200000])
@@ -191,7 +213,7 @@ class Maker:
             return "img", ["snapshot", "-c", name, img.name], [img.name]
         name = self.r.choice(img.snapshots + ["none"])
         if how < .7:
-            if img.bitmaps:  # KNOWN apply-bitmaps
+            if img.bitmaps or not self.may_change(img):  # KNOWN apply-bitmaps
                 return None
             return "img", ["snapshot", "-a", name, img.name], [img.name]
         if how < .9:
@@ -201,10 +223,11 @@ class Maker:
         return "img", ["snapshot", "-l", img.name], []
 
     def resize(self):
-        img = self.pick()
+        img = self.pick_changeable()
         if not img:
             return None
         words = ["resize", "-f", img.fmt]
+        img.resized = bool(img.snapshots)
         kind = self.r.random()
         size = self.size(img.cluster <= 1024)
         if kind < .4:
@@ -231,14 +254,20 @@ class Maker:
                            {"refcount_bits": str(self.r.choice([1, 4, 8, 16, 64]))}, {"size": str(img.size + 65536)},
                            {"compat": "1.1", "lazy_refcounts": "on"}, {"compat": "0.10", "refcount_bits": "16"}])
         if "size" in o:
+            if not self.may_change(img):
+                return None
             img.size += 65536
+            img.resized = bool(img.snapshots)
         if o.get("compat") == "0.10" and img.bitmaps:  # KNOWN downgrade-bitmaps
             return None
+        img.v2 = o.get("compat", img.v2) in (True, "0.10")
         return "img", ["amend", "-f", "qcow2"] + self.option_words(o) + [img.name], [img.name]
 
     def bitmap(self):
         img = self.pick("qcow2")
         if not img:
+            return None
+        if not img.size:  # KNOWN empty-bitmap
             return None
         how, name = self.r.random(), f"b{self.r.randrange(3)}"
         words = ["bitmap", "-f", "qcow2"]
@@ -263,7 +292,7 @@ class Maker:
         words, backing = ["convert", "-f", source.fmt, "-O", fmt], None
         existing = self.pick()
         if existing is not source and existing.size >= source.size and self.chance(.3) and \
-                not self.in_chain(existing, source) and not self.in_chain(source, existing):
+                self.may_change(existing) and not self.in_chain(existing, source) and not self.in_chain(source, existing):
             existing.placed_by_us = True
             return "img", words[:-1] + [existing.fmt, "-n", source.name, existing.name], [existing.name]
         o = self.qcow2_options(False) if fmt == "qcow2" and self.chance(.6) else {}
@@ -277,23 +306,16 @@ class Maker:
             words += ["-m", str(r.randrange(1, 17))]
         if self.chance(.2):
             words += ["-W"]
-        if source.snapshots and self.chance(.4):
+        if source.snapshots and not source.resized and self.chance(.4):  # KNOWN snapshot-size
             words += ["-l", r.choice(source.snapshots)]
         elif source.backing and fmt == "qcow2" and self.chance(.3):
             words += ["-B", source.backing.name, "-F", source.backing.fmt]
             img.backing = source.backing
         if fmt == "qcow2" and self.chance(.1):
             words += ["--bitmaps"]
-            img.bitmaps = source.bitmaps
+            img.bitmaps = list(source.bitmaps)
         self.images.append(img)
         return "img", words + self.option_words(o) + [source.name, img.name], [img.name]
-
-    def in_chain(self, img, top):
-        while top:
-            if top is img:
-                return True
-            top = top.backing
-        return False
 
     def dd(self):
         source = self.pick()
@@ -307,7 +329,10 @@ class Maker:
         # KNOWN dd-count: only one of both, where both programs mean the same.
         if self.chance(.5):
             n = self.r.randrange(1, 20)
-            words.append(self.r.choice([f"count={n}", f"skip={n}"]))
+            what = self.r.choice(["count", "skip"])
+            words.append(f"{what}={n}")
+            n *= sizeof(bs)
+            img.size = min(img.size, n) if what == "count" else max(0, img.size - n)
         self.images.append(img)
         return "img", words, [img.name]
 
@@ -346,7 +371,7 @@ class Maker:
         if self.chance(.25):
             img.backing, img.placed_by_us = None, True
             return "img", words + ["-b", "", img.name], [img.name]
-        if self.in_chain(img, new):
+        if self.in_chain(img, new) or (img.v2 and not img.backing):  # KNOWN rebase-v2
             return None
         if self.chance(.1):
             words += ["-p"]
@@ -362,6 +387,8 @@ class Maker:
         while top:
             chain.append(top)
             top = top.backing
+        if not all(self.may_change(i, img) for i in chain):
+            return None
         if self.chance(.3):
             words += ["-d"]
         touched = [img.name] + [i.name for i in chain[:1]]
