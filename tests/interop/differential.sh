@@ -5,4 +5,4 @@
 requires_qemu
 requires_program python3
 
-"$IMGFS_SRCDIR/tests/interop/differential.py" ${IMGFS_DIFFERENTIAL:--n 16 -s 1}
+"$IMGFS_SRCDIR/tests/interop/differential.py" ${IMGFS_DIFFERENTIAL:--n 12 -s 1}
