@@ -106,6 +106,7 @@ static void below_spec(const struct walk *w, struct open_spec *spec)
 	if (!w->o->writable_depth || w->depth != w->o->writable_depth)
 		spec->o.flags &= ~IMAGE_RDWR;
 	spec->o.format = spec->o.backing_format = NULL;
+	spec->o.detect_zeroes = DETECT_ZEROES_OFF; /* the top's alone */
 }
 
 /* By the name that img records. *guessed: the format was not recorded. */

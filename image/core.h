@@ -43,6 +43,7 @@ struct image_core {
 	struct image *owner;	/* view: the image that it shows a snapshot of */
 	GPtrArray *extra_files; /* struct file: data files, flushed with the image; NULL: none */
 	struct image_open_options options;
+	bool stays_raw;	     /* writable, and raw by guessing: see image_write */
 	bool guessed;	     /* a backing file whose format was probed: names in it open nothing */
 	char *key;	     /* in the table of shared images; NULL: not shared */
 	unsigned background; /* prefetches under way; the last unref waits for them */
@@ -90,6 +91,10 @@ bool chain_open(struct image *top, struct options *backing, const struct image_o
 /* image_find_format in the words that qemu-img has for what is there already: "Unknown driver". */
 const struct format *probe_find_driver(const char *name, GError **error);
 const struct format *probe_format(struct file *file, int *score, GError **error);
+/* What would the file be taken for after len bytes at offset were overwritten with iov (NULL: with
+ * zeroes)? 0 or -errno. May yield. */
+int probe_changed(struct file *file, uint64_t offset, const struct iovec *iov, int niov,
+		  uint64_t len, const struct format **format);
 
 /* filename.c */
 enum filename_kind { FILENAME_PATH, FILENAME_JSON, FILENAME_PROTOCOL };
@@ -150,5 +155,7 @@ bool control_end(struct image *img, struct range *r, bool ok, GError **error);
  * used. */
 int iov_slice(const struct iovec *iov, int niov, size_t skip, size_t len, struct iovec *out);
 void iov_zero(const struct iovec *iov, int niov);
+/* Are bytes [skip, skip+len) all zero? */
+bool iov_is_zero(const struct iovec *iov, int niov, size_t skip, size_t len);
 
 #endif

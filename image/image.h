@@ -62,6 +62,22 @@ enum image_flags {
 	IMAGE_NO_READ_AHEAD = 1 << 6,  /* many reads are under way at any time: nothing to gain */
 };
 
+/* What becomes of bytes that a guest discards. */
+enum discard_mode {
+	DISCARD_DEFAULT, /* nobody said: as DISCARD_UNMAP, but detect-zeroes=unmap needs it said */
+	DISCARD_IGNORE,	 /* nothing */
+	DISCARD_UNMAP,	 /* the host gets the space back */
+};
+/* What becomes of zeroes that are written as data. */
+enum detect_zeroes {
+	DETECT_ZEROES_OFF,
+	DETECT_ZEROES_ON,    /* as image_write_zeroes; space that is there stays */
+	DETECT_ZEROES_UNMAP, /* the host gets the space back; only with DISCARD_UNMAP */
+};
+/* "ignore" or "off", "unmap" or "on"; "off", "on", "unmap". false if the word is none of them. */
+bool discard_mode_parse(const char *word, enum discard_mode *mode);
+bool detect_zeroes_parse(const char *word, enum detect_zeroes *detect);
+
 struct image_open_options {
 	const char *format;	    /* NULL: probe */
 	const char *backing_format; /* overrides what the top image records; NULL: do not */
@@ -70,6 +86,8 @@ struct image_open_options {
 	enum aio_engine aio;
 	size_t cache_size; /* bytes of metadata cache of the whole chain; 0: default */
 	struct gate *gate; /* borrowed, outlives the image; NULL: the default gate */
+	enum discard_mode discard;
+	enum detect_zeroes detect_zeroes; /* of the top image */
 	/* With IMAGE_RDWR: so many images below the top is one that is opened for writing too
 	 * (commit's base); 0: none. */
 	unsigned writable_depth;
@@ -195,11 +213,16 @@ size_t image_peek_extent(const struct extent *e, uint64_t offset, void *buf, siz
 /* Tells that [offset, offset+len) will be read soon: decodes and reads ahead. Does not wait. */
 void image_readahead(struct image *img, uint64_t offset, uint64_t len);
 
-/* write.c. -EROFS/-EACCES on read-only images. May yield. */
+/*
+ * write.c. -EROFS on read-only images. -EPERM for what would make an image whose format
+ * was guessed to be raw look like another format: its next reader would believe what a guest wrote
+ * there (image_fault_text has the sentence). May yield.
+ */
 int image_write(struct image *img, uint64_t offset, const void *buf, size_t len);
 int image_writev(struct image *img, uint64_t offset, const struct iovec *iov, int niov);
 /* Makes the range read as zeroes in the cheapest way; may_unmap: space may be given up. */
 int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);
+/* Nothing under DISCARD_IGNORE. */
 int image_discard(struct image *img, uint64_t offset, uint64_t len);
 /* One cluster (from its first byte on), already encoded as the image's compression type wants it:
  * -ENOTSUP where the format or this image has no compressed clusters. */

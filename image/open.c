@@ -71,6 +71,61 @@ static bool take_cache_mode(struct options *options, struct image_open_options *
 	return true;
 }
 
+bool discard_mode_parse(const char *word, enum discard_mode *mode)
+{
+	if (!strcmp(word, "ignore") || !strcmp(word, "off"))
+		*mode = DISCARD_IGNORE;
+	else if (!strcmp(word, "unmap") || !strcmp(word, "on"))
+		*mode = DISCARD_UNMAP;
+	else
+		return false;
+	return true;
+}
+
+bool detect_zeroes_parse(const char *word, enum detect_zeroes *detect)
+{
+	static const char *const words[] = {
+		[DETECT_ZEROES_OFF] = "off",
+		[DETECT_ZEROES_ON] = "on",
+		[DETECT_ZEROES_UNMAP] = "unmap",
+	};
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(words); i++) {
+		if (strcmp(word, words[i]) == 0) {
+			*detect = (enum detect_zeroes)i;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool take_space(struct options *options, struct image_open_options *o, GError **error)
+{
+	g_autofree char *discard = options_take_string(options, "discard");
+	g_autofree char *zeroes = options_take_string(options, "detect-zeroes");
+
+	if (discard && !discard_mode_parse(discard, &o->discard)) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE, "Invalid discard option");
+		return false;
+	}
+	if (zeroes && !detect_zeroes_parse(zeroes, &o->detect_zeroes)) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE, "invalid parameter value: %s",
+			    zeroes);
+		return false;
+	}
+	return true;
+}
+
+static bool check_space(const struct image_open_options *o, GError **error)
+{
+	if (o->detect_zeroes != DETECT_ZEROES_UNMAP || o->discard == DISCARD_UNMAP)
+		return true;
+	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
+		    "setting detect-zeroes to unmap is not allowed without setting discard "
+		    "operation to unmap");
+	return false;
+}
+
 static bool take_common(struct open_spec *spec, struct options *options, GError **error)
 {
 	unsigned read_only = 0;
@@ -83,11 +138,8 @@ static bool take_common(struct open_spec *spec, struct options *options, GError 
 		return false;
 	if (read_only)
 		spec->o.flags &= ~IMAGE_RDWR;
-	/* Hints of the same interface that change nothing about what is read. */
-	g_free(options_take_string(options, "discard"));
-	g_free(options_take_string(options, "detect-zeroes"));
-	g_free(options_take_string(options, "node-name"));
-	return true;
+	g_free(options_take_string(options, "node-name")); /* names nothing here */
+	return take_space(options, &spec->o, error);
 }
 
 /* file.*: the protocol layer, of which there is one so far. */
@@ -160,7 +212,7 @@ static bool spec_parse(struct open_spec *spec, struct options *options, GError *
 	bool is_file, ok;
 
 	if (!parse_driver(spec, options, &is_file, error) || !take_common(spec, options, error) ||
-	    !take_backing(spec, options, error))
+	    !check_space(&spec->o, error) || !take_backing(spec, options, error))
 		return false;
 	file = is_file ? NULL : options_take_group(options, "file");
 	if (file) {
@@ -268,6 +320,8 @@ static struct image *open_on_file(struct file *file, struct open_spec *spec, str
 	img->gate = gate_ref(gate);
 	img->core->options = spec->o;
 	img->format = spec->format ? spec->format : probe_format(file, NULL, error);
+	img->core->stays_raw = img->format && !spec->format && (img->flags & IMAGE_RDWR) &&
+			       strcmp(img->format->name, "raw") == 0;
 	if (img->format && open_driver(img, spec->options, error))
 		return img;
 	g_prefix_error(error, "Could not open '%s': ", spec->path);

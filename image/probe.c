@@ -85,6 +85,25 @@ static const struct format *best_match(const struct probe *p, int *score)
 	return best;
 }
 
+/* What probe functions look at. */
+struct ends {
+	uint8_t head[PROBE_HEAD], tail[PROBE_TAIL];
+};
+
+static int read_ends(struct file *file, struct ends *ends, struct probe *p)
+{
+	size_t n = MIN(file_size(file), PROBE_TAIL);
+	int ret;
+
+	*p = (struct probe){ends->head, ends->tail, file_size(file), file_name(file)};
+	memset(ends->tail, 0, sizeof(ends->tail));
+	ret = file_read(file, 0, ends->head, sizeof(ends->head));
+	/* A short file's bytes stand at the end of tail, where a trailer is looked for. */
+	if (ret == 0 && n > 0)
+		ret = file_read(file, p->file_size - n, ends->tail + PROBE_TAIL - n, n);
+	return ret;
+}
+
 /*
  * The format that the file's head and tail look most like; raw when there is
  * nothing else. *score (may be NULL): 0 when nobody knew it. NULL and *error when
@@ -92,16 +111,11 @@ static const struct format *best_match(const struct probe *p, int *score)
  */
 const struct format *probe_format(struct file *file, int *score, GError **error)
 {
-	uint8_t head[PROBE_HEAD], tail[PROBE_TAIL] = {0};
-	struct probe p = {head, tail, file_size(file), file_name(file)};
-	size_t n = MIN(p.file_size, PROBE_TAIL);
 	const struct format *best;
-	int unused, ret;
+	struct ends ends;
+	struct probe p;
+	int unused, ret = read_ends(file, &ends, &p);
 
-	ret = file_read(file, 0, head, sizeof(head));
-	/* A short file's bytes stand at the end of tail, where a trailer is looked for. */
-	if (ret == 0 && n > 0)
-		ret = file_read(file, p.file_size - n, tail + PROBE_TAIL - n, n);
 	if (ret < 0) {
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "Could not read '%s': %s",
 			    file_name(file), g_strerror(-ret));
@@ -112,4 +126,38 @@ const struct format *probe_format(struct file *file, int *score, GError **error)
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_INVALID,
 			    "'%s' is in no format that is known here", file_name(file));
 	return best;
+}
+
+/* Puts what is written at offset into the bytes of the file at [start, start+n) that buf holds. */
+static void put_over(uint8_t *buf, uint64_t start, size_t n, uint64_t offset,
+		     const struct iovec *iov, int niov, uint64_t len)
+{
+	uint64_t from = MAX(offset, start), to = MIN(offset + len, start + n);
+	struct iov_walk w;
+
+	if (from >= to)
+		return;
+	if (!iov) {
+		memset(buf + (from - start), 0, to - from);
+		return;
+	}
+	iov_walk_init(&w, iov, niov);
+	iov_walk_advance(&w, from - offset);
+	iov_walk_copy_out(&w, buf + (from - start), to - from);
+}
+
+int probe_changed(struct file *file, uint64_t offset, const struct iovec *iov, int niov,
+		  uint64_t len, const struct format **format)
+{
+	struct ends ends;
+	struct probe p;
+	int score, ret = read_ends(file, &ends, &p);
+	size_t n = MIN(p.file_size, PROBE_TAIL);
+
+	if (ret < 0)
+		return ret;
+	put_over(ends.head, 0, sizeof(ends.head), offset, iov, niov, len);
+	put_over(ends.tail + PROBE_TAIL - n, p.file_size - n, n, offset, iov, niov, len);
+	*format = best_match(&p, &score);
+	return 0;
 }

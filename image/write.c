@@ -15,6 +15,8 @@
 
 #define ZERO_CHUNK (64u << 10)
 #define MIN_HOLE   (64u << 10)
+/* Zeroes inside of a longer write are looked for in steps of it. */
+#define DETECT_STEP (64u << 10)
 
 static uint64_t grain_of(const struct image *img)
 {
@@ -37,6 +39,11 @@ static void lock_clusters(struct image *img, struct range *r, uint64_t offset, u
 	uint64_t end = offset + len;
 
 	end += (grain - end % grain) % grain;
+	/* Two writers must not make half a header each. */
+	if (img->core->stays_raw && start < PROBE_HEAD) {
+		start = 0;
+		end = MAX(end, PROBE_HEAD);
+	}
 	range_lock(&img->core->ranges, r, start, end - start, true);
 }
 
@@ -71,6 +78,27 @@ static int check_writable(const struct image *img, uint64_t offset, uint64_t len
 		return -EINVAL;
 	/* After a sync that failed nobody can promise that a later write will last. */
 	return file_sync_failed(img->file) || extra_sync_failed(img) ? -EIO : 0;
+}
+
+/* See image_write of image.h; the range is locked. iov NULL: zeroes. */
+static int check_stays_raw(struct image *img, uint64_t offset, const struct iovec *iov, int niov,
+			   uint64_t len)
+{
+	const struct format *format;
+	uint64_t size = file_size(img->file);
+	int ret;
+
+	if (!img->core->stays_raw ||
+	    (offset >= PROBE_HEAD && (size > PROBE_TAIL && offset + len <= size - PROBE_TAIL)))
+		return 0;
+	ret = probe_changed(img->file, offset, iov, niov, len, &format);
+	if (ret < 0 || format == img->format)
+		return ret;
+	image_fault(img, -EPERM, offset,
+		    "with this write the image would be taken for %s from then on; where that is "
+		    "meant, say that its format is raw (imgtool: -f raw, imgfs: -o format=raw)",
+		    format->name);
+	return -EPERM;
 }
 
 /* ---- reserve, fill, write, commit ----------------------------------------------------------- */
@@ -220,60 +248,7 @@ int write_unlocked(struct image *img, uint64_t offset, const struct iovec *iov, 
 	return ret;
 }
 
-int image_writev(struct image *img, uint64_t offset, const struct iovec *iov, int niov)
-{
-	size_t total = iov_total(iov, niov);
-	int ret = check_writable(img, offset, total);
-	struct range r;
-
-	if (ret < 0 || total == 0)
-		return ret;
-	lock_clusters(img, &r, offset, total);
-	ret = tell_change(img, offset, total);
-	if (ret == 0)
-		ret = write_unlocked(img, offset, iov, niov);
-	range_unlock(&img->core->ranges, &r);
-	return through(img, ret);
-}
-
-int image_write(struct image *img, uint64_t offset, const void *buf, size_t len)
-{
-	struct iovec iov = {(void *)buf, len};
-
-	return image_writev(img, offset, &iov, 1);
-}
-
-int image_write_coded(struct image *img, uint64_t offset, const void *coded, size_t coded_len)
-{
-	uint64_t grain = grain_of(img);
-	struct claim c = {.coded_len = coded_len};
-	struct range r;
-	int ret = check_writable(img, offset,
-				 offset < img->size ? MIN(grain, img->size - offset) : grain);
-
-	if (ret < 0)
-		return ret;
-	if (!img->format->reserve || offset % grain || coded_len > grain)
-		return -ENOTSUP;
-	range_lock(&img->core->ranges, &r, offset, grain, true);
-	ret = tell_change(img, offset, grain);
-	if (ret == 0) {
-		co_rwlock_wrlock(&img->core->lock);
-		ret = img->format->reserve(img, offset, grain, RESERVE_CODED, &c);
-		co_rwlock_unlock(&img->core->lock);
-	}
-	if (ret == 0) {
-		/* A unit that was at this place before may still be known, decoded. */
-		codec_forget(c.file, c.host, grain);
-		ret = commit_or_abandon(img, &c, file_write(c.file, c.host, coded, coded_len));
-	}
-	range_unlock(&img->core->ranges, &r);
-	if (ret < 0)
-		image_fault(img, ret, offset, "writing compressed data failed");
-	return through(img, ret);
-}
-
-/* ---- zeroes and discard ---------------------------------------------------------------------- */
+/* ---- zeroes ---------------------------------------------------------------------------------- */
 
 static int write_zero_bytes(struct image *img, uint64_t offset, uint64_t len)
 {
@@ -387,6 +362,126 @@ static int zero_step(struct image *img, uint64_t offset, uint64_t len, bool may_
 	return ret == -EOPNOTSUPP ? zero_by_hand(img, offset, *done, may_unmap, done) : ret;
 }
 
+/* The range is locked. */
+static int zero_unlocked(struct image *img, uint64_t offset, uint64_t len, bool may_unmap)
+{
+	int ret = 0;
+
+	while (ret == 0 && len > 0) {
+		uint64_t done = 0;
+
+		ret = zero_step(img, offset, len, may_unmap, &done);
+		offset += done;
+		len -= done;
+	}
+	return ret;
+}
+
+/* ---- what a guest writes ------------------------------------------------------------------------
+ */
+
+/* The first `left` bytes that w stands before, as far as they are alike: zeroes, or not. */
+static size_t alike(const struct image *img, uint64_t offset, const struct iovec *iov, int niov,
+		    size_t done, size_t left, bool *zero)
+{
+	size_t step = MAX(grain_of(img), DETECT_STEP), len = 0;
+
+	/* Whole clusters: zeroes in a part of one save nothing. In place: a MiB of zeroes takes 13
+	 * us to look at, less than a worker of the pool takes to begin. */
+	while (len < left) {
+		size_t n = MIN(left - len, step - (offset + len) % step);
+		bool is_zero = iov_is_zero(iov, niov, done + len, n);
+
+		if (len > 0 && is_zero != *zero)
+			break;
+		*zero = is_zero;
+		len += n;
+	}
+	return len;
+}
+
+/* Where zeroes are looked for. The range is locked. */
+static int write_detecting(struct image *img, uint64_t offset, const struct iovec *iov, int niov,
+			   size_t total)
+{
+	bool may_unmap = img->core->options.detect_zeroes == DETECT_ZEROES_UNMAP;
+	struct iovec *slice = g_new(struct iovec, MAX(niov, 1));
+	int ret = 0;
+
+	for (size_t n, done = 0; ret == 0 && done < total; done += n) {
+		bool zero = false;
+
+		n = alike(img, offset + done, iov, niov, done, total - done, &zero);
+		if (zero)
+			ret = zero_unlocked(img, offset + done, n, may_unmap);
+		else
+			ret = write_unlocked(img, offset + done, slice,
+					     iov_slice(iov, niov, done, n, slice));
+	}
+	g_free(slice);
+	return ret;
+}
+
+int image_writev(struct image *img, uint64_t offset, const struct iovec *iov, int niov)
+{
+	size_t total = iov_total(iov, niov);
+	int ret = check_writable(img, offset, total);
+	struct range r;
+
+	if (ret < 0 || total == 0)
+		return ret;
+	lock_clusters(img, &r, offset, total);
+	ret = check_stays_raw(img, offset, iov, niov, total);
+	if (ret == 0)
+		ret = tell_change(img, offset, total);
+	if (ret == 0 && img->core->options.detect_zeroes == DETECT_ZEROES_OFF)
+		ret = write_unlocked(img, offset, iov, niov);
+	else if (ret == 0)
+		ret = write_detecting(img, offset, iov, niov, total);
+	range_unlock(&img->core->ranges, &r);
+	return through(img, ret);
+}
+
+int image_write(struct image *img, uint64_t offset, const void *buf, size_t len)
+{
+	struct iovec iov = {(void *)buf, len};
+
+	return image_writev(img, offset, &iov, 1);
+}
+
+int image_write_coded(struct image *img, uint64_t offset, const void *coded, size_t coded_len)
+{
+	uint64_t grain = grain_of(img);
+	struct claim c = {.coded_len = coded_len};
+	struct range r;
+	int ret = check_writable(img, offset,
+				 offset < img->size ? MIN(grain, img->size - offset) : grain);
+
+	if (ret < 0)
+		return ret;
+	if (!img->format->reserve || offset % grain || coded_len > grain)
+		return -ENOTSUP;
+	range_lock(&img->core->ranges, &r, offset, grain, true);
+	ret = tell_change(img, offset, grain);
+	if (ret == 0) {
+		co_rwlock_wrlock(&img->core->lock);
+		ret = img->format->reserve(img, offset, grain, RESERVE_CODED, &c);
+		co_rwlock_unlock(&img->core->lock);
+	}
+	if (ret == 0) {
+		/* A unit that was at this place before may still be known, decoded. */
+		codec_forget(c.file, c.host, grain);
+		ret = commit_or_abandon(img, &c, file_write(c.file, c.host, coded, coded_len));
+	}
+	range_unlock(&img->core->ranges, &r);
+	if (ret < 0)
+		image_fault(img, ret, offset, "writing compressed data failed");
+	return through(img, ret);
+}
+
+/* ---- zeroes and discard asked for -------------------------------------------------------------
+ */
+
 int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap)
 {
 	int ret = check_writable(img, offset, len);
@@ -395,14 +490,11 @@ int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool ma
 	if (ret < 0 || len == 0)
 		return ret;
 	lock_clusters(img, &r, offset, len);
-	ret = tell_change(img, offset, len);
-	while (ret == 0 && len > 0) {
-		uint64_t done = 0;
-
-		ret = zero_step(img, offset, len, may_unmap, &done);
-		offset += done;
-		len -= done;
-	}
+	ret = check_stays_raw(img, offset, NULL, 0, len);
+	if (ret == 0)
+		ret = tell_change(img, offset, len);
+	if (ret == 0)
+		ret = zero_unlocked(img, offset, len, may_unmap);
 	range_unlock(&img->core->ranges, &r);
 	return through(img, ret);
 }
@@ -437,7 +529,7 @@ int image_discard(struct image *img, uint64_t offset, uint64_t len)
 	int ret = check_writable(img, offset, len);
 	struct range r;
 
-	if (ret < 0 || len <= skip)
+	if (ret < 0 || len <= skip || img->core->options.discard == DISCARD_IGNORE)
 		return ret;
 	if (!img->format->unmap)
 		return image_write_zeroes(img, offset, len, true);

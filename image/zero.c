@@ -42,3 +42,20 @@ void iov_zero(const struct iovec *iov, int niov)
 	for (int i = 0; i < niov; i++)
 		memset(iov[i].iov_base, 0, iov[i].iov_len);
 }
+
+bool iov_is_zero(const struct iovec *iov, int niov, size_t skip, size_t len)
+{
+	struct iovec part;
+	struct iov_walk w;
+	size_t n;
+
+	iov_walk_init(&w, iov, niov);
+	iov_walk_advance(&w, skip);
+	for (; len > 0; len -= n) {
+		iov_walk_peek(&w, &part, 1, len, &n);
+		if (!buffer_is_zero(part.iov_base, n))
+			return false;
+		iov_walk_advance(&w, n);
+	}
+	return true;
+}

@@ -11,7 +11,8 @@
  *	"random SEED COUNT" (any of those)  "verify" (all of it against the model)
  *	"abort" (ends without closing, as SIGKILL does)
  * MODEL is a raw image to which everything is done too. -p: random by N coroutines at a
- * time, each in places of its own that share clusters with the others.
+ * time, each in places of its own that share clusters with the others. FMT: qcow2 unless given,
+ * "probe" to have it guessed.
  */
 #include "config.h"
 
@@ -395,7 +396,7 @@ int main(int argc, char **argv)
 
 	while ((opt = getopt(argc, argv, "+f:t:m:p:")) != -1) {
 		if (opt == 'f')
-			s.format = optarg;
+			s.format = strcmp(optarg, "probe") ? optarg : NULL;
 		else if (opt == 'm')
 			s.model = optarg;
 		else if (opt == 'p')

@@ -112,6 +112,7 @@ static struct image *open_option_string(const char *text, const struct image_ope
 					GError **error)
 {
 	struct options *options = options_new();
+	struct image *img;
 
 	if (!strchr(text, '=')) {
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
@@ -124,7 +125,10 @@ static struct image *open_option_string(const char *text, const struct image_ope
 		options_free(options);
 		return NULL;
 	}
-	return image_open_with_options(options, o, error);
+	img = image_open_with_options(options, o, error);
+	if (!img && !g_str_has_prefix((*error)->message, "Could not open"))
+		g_prefix_error(error, "Could not open '%s': ", text);
+	return img;
 }
 
 /* Whoever may write the disk's first bytes decides what its format is taken for next time. */
