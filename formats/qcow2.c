@@ -328,6 +328,7 @@ const struct format format_qcow2 = {
 	.commit = qcow2_commit,
 	.abandon = qcow2_abandon,
 	.unmap = qcow2_unmap,
+	.empty = qcow2_empty,
 	.flush = qcow2_flush,
 	.create = qcow2_create,
 	.measure = qcow2_measure,

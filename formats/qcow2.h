@@ -521,6 +521,9 @@ int qcow2_commit(struct image *img, struct claim *claim);
 void qcow2_abandon(struct image *img, struct claim *claim);
 int qcow2_unmap(struct image *img, uint64_t offset, uint64_t len, enum unmap_mode mode);
 
+/* qcow2-empty.c: callback of struct format. On failure the disk is as before or empty. */
+int qcow2_empty(struct image *img);
+
 /* qcow2-bitmap.c */
 
 struct qcow2_bitmap { /* a directory entry without its name */

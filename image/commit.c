@@ -5,7 +5,8 @@
  *   1. the base's new size, where it was shorter. The top has its own size and hides it.
  *   2. the data in the base: clusters that the layers above it hold, which hide them.
  *   3. a flush of the base: now it reads as the top does
- *   4. the emptying of the top, cluster by cluster: each shows the base's bytes instead, the same
+ *   4. the emptying of the top, at once or cluster by cluster: what is empty shows the base's
+ *	bytes instead, the same
  *   5. a flush of the top
  */
 #include "image/commit.h"

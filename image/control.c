@@ -138,7 +138,9 @@ bool image_empty(struct image *img, GError **error)
 	if (!control_begin(img, &r, error))
 		return false;
 	image_fault_clear(img);
-	ret = img->size ? img->format->unmap(img, 0, img->size, UNMAP_TO_HOLE) : 0;
+	ret = img->format->empty ? img->format->empty(img) : -EOPNOTSUPP;
+	if (ret == -EOPNOTSUPP)
+		ret = img->size ? img->format->unmap(img, 0, img->size, UNMAP_TO_HOLE) : 0;
 	if (ret < 0)
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "Could not empty '%s': %s",
 			    img->filename, image_cause(img, ret));

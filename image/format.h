@@ -125,6 +125,9 @@ struct format {
 	 * is smaller, whole units of one cluster. -EOPNOTSUPP: cannot be said without data; nothing
 	 * was changed. */
 	int (*unmap)(struct image *img, uint64_t offset, uint64_t len, enum unmap_mode mode);
+	/* [x] Makes all of the disk a hole and the file as short as a new image's. NULL or
+	 * -EOPNOTSUPP: it has more than the disk; nothing was changed, and unmap does the rest. */
+	int (*empty)(struct image *img);
 	/* Tables to files, in the driver's order, with the syncs between them: when it returns 0,
 	 * all that was committed is durable in every file. NULL: there are no tables; the core
 	 * syncs the files. */

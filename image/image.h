@@ -255,7 +255,8 @@ bool image_snapshot_apply(struct image *img, unsigned index, GError **error);
 bool image_snapshot_delete(struct image *img, unsigned index, GError **error);
 /* Would image_set_backing be refused? false and *error: yes, and why. Writes nothing. */
 bool image_check_backing(struct image *img, const char *name, const char *format, GError **error);
-/* Makes all of it a hole, so that the backing file shows; the host gets the space back. */
+/* Makes all of it a hole, so that the backing file shows; the host gets the space back, and the
+ * file becomes as short as a new one unless it has snapshots, bitmaps or a data file. */
 bool image_empty(struct image *img, GError **error);
 bool image_snapshot_rename(struct image *img, unsigned index, const char *name, GError **error);
 

@@ -142,6 +142,20 @@ static const struct command_case cases[] = {
 	 "base.qcow2; over base.qcow2 qcow2 disk.qcow2 cluster_size=4k; fill; more",
 	 "commit -q disk.qcow2"},
 
+	{"commit small clusters",
+	 "base raw '' base.raw; "
+	 "over base.raw raw disk.qcow2 cluster_size=512,refcount_bits=64,lazy_refcounts=on; "
+	 "fill; more",
+	 "commit -q disk.qcow2"},
+	{"commit v2",
+	 "base raw '' base.raw; over base.raw raw disk.qcow2 compat=0.10,cluster_size=1k; "
+	 "fill; more",
+	 "commit -q disk.qcow2"},
+	{"commit with snapshot",
+	 "base raw '' base.raw; over base.raw raw disk.qcow2 cluster_size=1k; "
+	 "io disk.qcow2 'write -q -P 6 0 512k'; snap s; more",
+	 "commit -q disk.qcow2"},
+
 	/* rebase */
 	{"rebase safe",
 	 "base raw '' base.raw; cp base.raw new.raw; "

@@ -38,6 +38,15 @@ for options in cluster_size=64k compat=0.10,cluster_size=4k cluster_size=512 \
 	# All of it shows the backing file.
 	imgtool map --output=json top.qcow2 | grep -q '"depth": 0.*"data": true' && fail "top was not emptied"
 	[ "$(stat -c %b top.qcow2)" -lt $((had - 2048)) ] || fail "the host did not get the space back"
+	# The file is as short as qemu-img leaves it, but for version 2, where that leaves it long.
+	chain qcow2 "$options"
+	ours=$(imgtool commit -q top.qcow2 && stat -c %s top.qcow2)
+	chain qcow2 "$options"
+	qemu-img commit -q top.qcow2
+	case $options in
+	*compat=0.10*) [ "$ours" -eq 16384 ] ;;
+	*) [ "$ours" -eq "$(stat -c %s top.qcow2)" ] ;;
+	esac || fail "$options: the emptied overlay has $ours bytes"
 
 	chain qcow2 "$options"
 	cp top.qcow2 before
