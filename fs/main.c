@@ -27,6 +27,11 @@ static int run(const struct mount_options *o)
 		return print_version();
 	if (o->fake)
 		return MOUNT_OK;
+	if (o->rw_by_mount)
+		fprintf(stderr,
+			"imgfs: %s: read-only: mount(8) always says rw (-o writable says that "
+			"it is meant)\n",
+			o->image);
 	/* Before anything makes a thread. */
 	daemonize_begin(!o->foreground);
 	return session_main(o);

@@ -3,6 +3,8 @@
 
 #include "fs/open.h"
 
+#include <string.h>
+
 #include "fs/log.h"
 #include "image/cache.h"
 
@@ -32,18 +34,73 @@ static size_t cache_share(const struct mount_options *o, unsigned loops)
 	return MAX(cache / loops, 1);
 }
 
+/* sync makes of a mode the one that syncs each write. */
+static enum cache_mode cache_of(const struct mount_options *o)
+{
+	enum cache_mode cache = o->cache >= 0 ? (enum cache_mode)o->cache : CACHE_WRITEBACK;
+
+	if (!o->sync)
+		return cache;
+	return cache == CACHE_NONE	  ? CACHE_DIRECTSYNC
+	       : cache == CACHE_WRITEBACK ? CACHE_WRITETHROUGH
+					  : cache;
+}
+
+/* What writes to disk.raw do to the image that takes them. */
+static void set_writing(const struct mount_options *o, struct image_open_options *open)
+{
+	open->flags |= IMAGE_RDWR;
+	open->discard =
+		o->discard == DISCARD_DEFAULT ? DISCARD_UNMAP : (enum discard_mode)o->discard;
+	if (o->detect_zeroes >= 0)
+		open->detect_zeroes = (enum detect_zeroes)o->detect_zeroes;
+}
+
+static void warn_of_raw(const struct mount_options *o, const struct image *img)
+{
+	if (!o->format && strcmp(img->format->name, "raw") == 0)
+		log_message(
+			"%s: no format was given, and raw is what nothing else fits: what would "
+			"make it look like another format cannot be written (-o format=raw "
+			"allows it)",
+			o->image);
+}
+
+/* qemu-img's words for it are two lines. */
+static void one_sentence(GError **error)
+{
+	char *question = error && *error ? strstr((*error)->message, "\nIs another process") : NULL;
+
+	if (!question)
+		return;
+	*question = '\0';
+	g_prefix_error(error, "Another process uses the image: ");
+}
+
 struct image *open_mounted(const struct mount_options *o, unsigned loops, bool first,
 			   struct gate **gate, GError **error)
 {
 	struct image_open_options open = {
 		.format = o->format,
 		.aio = AIO_AUTO,
+		.cache = cache_of(o),
 		.cache_size = cache_share(o, loops),
 		.warn = first ? warn : NULL,
 	};
 
+	struct image *img;
+
 	*gate = open.gate = make_gate(o, error);
-	return *gate ? image_open(o->image, &open, error) : NULL;
+	if (!*gate)
+		return NULL;
+	if (o->mode == MODE_RW)
+		set_writing(o, &open);
+	img = image_open(o->image, &open, error);
+	if (!img)
+		one_sentence(error);
+	else if (o->mode == MODE_RW)
+		warn_of_raw(o, img);
+	return img;
 }
 
 bool open_same_chain(struct image *a, struct image *b)

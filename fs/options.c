@@ -18,9 +18,11 @@ enum word_kind {
 	WORD_OCTAL,   /* =OOO, the same */
 	WORD_SIZE,    /* =SIZE, the same, with a suffix */
 	WORD_LIST,    /* =TEXT, added to a GPtrArray */
+	WORD_CHOICE,  /* =WORD into an int, by parse */
+	WORD_MODE,    /* bool as WORD_FLAG; takes back the other one of ro and rw */
 	WORD_KERNEL,  /* handed to the kernel as it is */
 	WORD_NOTHING, /* says what is so anyway, or speaks to mount(8) */
-	WORD_REFUSED, /* help says why */
+	WORD_REFUSED, /* why says why */
 };
 
 struct word {
@@ -29,12 +31,55 @@ struct word {
 	size_t offset;
 	uint64_t limit;
 	const char *help; /* NULL: not shown */
+	bool (*parse)(const char *word, int *value);
+	const char *why;
 };
 
 #define AT(field) offsetof(struct mount_options, field)
 
+static bool parse_discard(const char *word, int *value)
+{
+	enum discard_mode mode;
+	bool ok = discard_mode_parse(word, &mode);
+
+	if (ok)
+		*value = mode;
+	return ok;
+}
+
+static bool parse_detect_zeroes(const char *word, int *value)
+{
+	enum detect_zeroes detect;
+	bool ok = detect_zeroes_parse(word, &detect);
+
+	if (ok)
+		*value = detect;
+	return ok;
+}
+
+static bool parse_cache(const char *word, int *value)
+{
+	enum cache_mode mode;
+	bool ok = cache_mode_parse(word, &mode);
+
+	if (ok)
+		*value = mode;
+	return ok;
+}
+
 static const struct word words[] = {
-	{"ro", WORD_NOTHING, 0, 0, "read-only: the image is never written to (the default)"},
+	{"ro", WORD_MODE, AT(ro), 0, "read-only: the image is never written to (the default)"},
+	{"rw", WORD_MODE, AT(rw), 0, "writes go to the image"},
+	{"writable", WORD_FLAG, AT(writable), 0,
+	 "as rw, for fstab and mount(8), which always say rw"},
+	{"discard=", WORD_CHOICE, AT(discard), 0,
+	 "unmap (default): discarded space goes back to the host; or ignore", parse_discard},
+	{"detect_zeroes=", WORD_CHOICE, AT(detect_zeroes), 0,
+	 "on: zeroes written take no new space; unmap: nor old; or off (default)",
+	 parse_detect_zeroes},
+	{"sync", WORD_KERNEL, 0, 0, "each write is on disk when it returns"},
+	{"cache=", WORD_CHOICE, AT(cache), 0,
+	 "none, writeback (default), writethrough, directsync or unsafe, as qemu's", parse_cache},
 	{"allow_other", WORD_FLAG, AT(allow_other), 0,
 	 "other users may read too, as far as the image file's mode lets them"},
 	{"allow_root", WORD_FLAG, AT(allow_root), 0, "root may read too"},
@@ -54,7 +99,7 @@ static const struct word words[] = {
 	 "disk.raw shows this internal snapshot (ID or name)"},
 	{"allow_references=", WORD_LIST, AT(allow_references), 0,
 	 "open files named in the image below this directory, or \"any\""},
-	{"rw", WORD_REFUSED, 0, 0, "writing is not supported yet"},
+	{"remount", WORD_REFUSED, .why = "not supported: unmount it and mount it again"},
 	/* What libfuse's programs accept, and what is always so here. */
 	{"default_permissions", WORD_NOTHING, 0, 0, NULL},
 	{"clone_fd", WORD_NOTHING, 0, 0, NULL},
@@ -70,7 +115,6 @@ static const struct word words[] = {
 	{"noexec", WORD_KERNEL, 0, 0, NULL},
 	{"atime", WORD_KERNEL, 0, 0, NULL},
 	{"noatime", WORD_KERNEL, 0, 0, NULL},
-	{"sync", WORD_KERNEL, 0, 0, NULL},
 	{"async", WORD_KERNEL, 0, 0, NULL},
 	{"dirsync", WORD_KERNEL, 0, 0, NULL},
 	/* For mount(8), fstab and systemd. */
@@ -158,8 +202,16 @@ static bool apply_word(struct mount_options *o, const struct word *w, const char
 		return true;
 	case WORD_NOTHING:
 		return true;
+	case WORD_CHOICE:
+		return w->parse(value, field) ||
+		       usage_error(error, "-o %s%s: not one of its words (imgfs --help has them)",
+				   w->name, value);
+	case WORD_MODE:
+		o->ro = o->rw = false;
+		*(bool *)field = true;
+		return true;
 	case WORD_REFUSED:
-		return usage_error(error, "-o %s: %s", w->name, w->help);
+		return usage_error(error, "-o %s: %s", w->name, w->why);
 	}
 	return true;
 }
@@ -258,7 +310,104 @@ static bool parse_switch(struct mount_options *o, int c, GError **error)
 	}
 }
 
-static bool check(const struct mount_options *o, GError **error)
+/* The last of these words that the kernel is told; NULL: none of them. */
+static const char *last_of(const struct mount_options *o, const char *a, const char *b)
+{
+	g_auto(GStrv) told = g_strsplit(o->kernel->str, ",", -1);
+	const char *last = NULL;
+
+	for (char **word = told; *word; word++) {
+		if (strcmp(*word, a) == 0)
+			last = a;
+		else if (strcmp(*word, b) == 0)
+			last = b;
+	}
+	return last;
+}
+
+/*
+ * mount(8) says rw where nobody said ro, so its rw asks for nothing. It calls a helper by that
+ * name, or has mount.fuse3 call imgfs, which adds what it takes for the defaults.
+ */
+static bool is_from_mount(const struct mount_options *o)
+{
+	return o->helper || (last_of(o, "dev", "nodev") && last_of(o, "suid", "nosuid"));
+}
+
+static bool excludes(const char *a, const char *b, GError **error)
+{
+	return usage_error(error, "-o %s and -o %s exclude each other", a, b);
+}
+
+static bool choose_mode(struct mount_options *o, GError **error)
+{
+	const char *elsewhere = o->overlay ? "overlay=" : "scratch";
+	bool asked = o->writable || (o->rw && !is_from_mount(o));
+
+	o->scratch = o->scratch || o->scratch_memory;
+	if (o->overlay && o->scratch)
+		return excludes("overlay=", "scratch", error);
+	if (o->overlay || o->scratch) {
+		if (o->ro)
+			return excludes("ro", elsewhere, error);
+		if (o->writable)
+			return excludes("writable", elsewhere, error);
+		o->mode = o->overlay ? MODE_OVERLAY : MODE_SCRATCH;
+	} else {
+		/* ro on mount(8)'s command line is for once, whatever fstab says. */
+		o->mode = asked && !o->ro ? MODE_RW : MODE_RO;
+		o->rw_by_mount = o->rw && !asked;
+	}
+	if (o->snapshot && o->mode != MODE_RO)
+		return usage_error(error,
+				   "-o snapshot= shows what cannot be written to, and excludes "
+				   "-o %s",
+				   mount_mode_name(o->mode));
+	return true;
+}
+
+/* What becomes of space only means something where there are writes. */
+static bool check_space(struct mount_options *o, GError **error)
+{
+	const char *word = o->discard != DISCARD_DEFAULT ? "discard="
+			   : o->detect_zeroes >= 0	 ? "detect_zeroes="
+							 : NULL;
+
+	if (word && o->mode == MODE_RO)
+		return usage_error(error,
+				   "-o %s needs a writable mount (-o %s, overlay= or scratch)",
+				   word, is_from_mount(o) ? "writable" : "rw");
+	if (o->detect_zeroes == DETECT_ZEROES_UNMAP && o->discard == DISCARD_IGNORE)
+		return excludes("detect_zeroes=unmap", "discard=ignore", error);
+	return true;
+}
+
+/* sync is another way to say that writes go through the caches. */
+static bool check_cache(struct mount_options *o, GError **error)
+{
+	const char *last = last_of(o, "sync", "async");
+
+	o->sync = last && strcmp(last, "sync") == 0;
+	if (o->sync && o->cache == CACHE_UNSAFE)
+		return excludes("sync", "cache=unsafe", error);
+	if (o->sync && o->cache == CACHE_WRITEBACK)
+		return excludes("sync", "cache=writeback", error);
+	return true;
+}
+
+const char *mount_mode_name(enum mount_mode mode)
+{
+	static const char *const names[] = {
+		[MODE_RO] = "ro",
+		[MODE_RW] = "rw",
+		[MODE_OVERLAY] = "overlay",
+		[MODE_SCRATCH] = "scratch",
+	};
+
+	return names[mode];
+}
+
+static bool check(struct mount_options *o, GError **error)
 {
 	if (!o->image)
 		return usage_error(error, "no image was named (usage: imgfs [-o OPTIONS] IMAGE "
@@ -269,8 +418,8 @@ static bool check(const struct mount_options *o, GError **error)
 				   "IMAGE MOUNTPOINT)",
 				   o->image);
 	if (o->allow_other && o->allow_root)
-		return usage_error(error, "-o allow_other and -o allow_root exclude each other");
-	return true;
+		return excludes("allow_other", "allow_root", error);
+	return choose_mode(o, error) && check_space(o, error) && check_cache(o, error);
 }
 
 bool mount_options_parse(struct mount_options *o, int argc, char **argv, GError **error)
@@ -280,6 +429,7 @@ bool mount_options_parse(struct mount_options *o, int argc, char **argv, GError 
 
 	memset(o, 0, sizeof(*o));
 	o->uid = o->gid = UINT64_MAX;
+	o->detect_zeroes = o->cache = -1;
 	o->allow_references = g_ptr_array_new_with_free_func(g_free);
 	o->kernel = g_string_new(NULL);
 	o->helper = g_str_has_prefix(slash ? slash + 1 : argv[0] ? argv[0] : "", "mount.");
@@ -312,6 +462,7 @@ void mount_options_clear(struct mount_options *o)
 	g_free(o->subtype);
 	g_free(o->format);
 	g_free(o->snapshot);
+	g_free(o->overlay);
 	if (o->allow_references)
 		g_ptr_array_unref(o->allow_references);
 	if (o->kernel)
@@ -323,7 +474,8 @@ void mount_options_help(FILE *out)
 {
 	fputs("usage: imgfs [options] IMAGE MOUNTPOINT\n"
 	      "\n"
-	      "Shows a disk image with its backing files and internal snapshots as raw files.\n"
+	      "Shows a disk image with its backing files and internal snapshots as raw files,\n"
+	      "read-only unless it is told otherwise.\n"
 	      "MOUNTPOINT is a directory, or a regular file, which then becomes the disk itself.\n"
 	      "Unmount with: fusermount3 -u MOUNTPOINT\n"
 	      "\n"

@@ -8,7 +8,20 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define MOUNT_MAX_THREADS 16
+#include "image/image.h"
+
+#define MOUNT_MAX_THREADS    16
+#define MOUNT_SCRATCH_MEMORY (UINT64_C(256) << 20)
+
+/* Where writes go. */
+enum mount_mode {
+	MODE_RO,      /* nowhere: no byte of the image changes */
+	MODE_RW,      /* to the image */
+	MODE_OVERLAY, /* to a qcow2 file above it, which stays */
+	MODE_SCRATCH, /* to what is gone at the end */
+};
+/* "ro", "rw", "overlay", "scratch" */
+const char *mount_mode_name(enum mount_mode mode);
 
 struct mount_options {
 	char *image, *mountpoint;
@@ -18,7 +31,17 @@ struct mount_options {
 	bool fake;   /* helper's -f: do everything but mount */
 	bool sloppy; /* helper's -s: unknown words are ignored */
 	char *pidfile;
+	enum mount_mode mode;
+	bool rw_by_mount; /* read-only, although mount(8) said rw, as it always does */
 	/* Words of -o: */
+	bool ro, rw; /* the last one of them */
+	bool writable;
+	char *overlay; /* name of the qcow2 file */
+	bool scratch;
+	uint64_t scratch_memory;  /* bytes of it that stay in memory; 0: not given */
+	int discard;		  /* enum discard_mode; DISCARD_DEFAULT: not given */
+	int detect_zeroes, cache; /* enum detect_zeroes, enum cache_mode; -1: not given */
+	bool sync;		  /* every write is durable when it returns */
 	bool allow_other, allow_root, auto_unmount;
 	char *fsname, *subtype, *format, *snapshot;
 	uint64_t uid, gid; /* UINT64_MAX: not given */

@@ -469,7 +469,8 @@ static char *fuse_options(const struct mount_options *o)
 
 	add_option(&all, "fsname=", o->fsname ? o->fsname : real ? real : o->image);
 	add_option(&all, "subtype=", o->subtype ? o->subtype : "imgfs");
-	fuse_opt_add_opt(&all, "ro,default_permissions");
+	fuse_opt_add_opt(&all, o->mode == MODE_RO ? "ro" : "rw");
+	fuse_opt_add_opt(&all, "default_permissions");
 	if (o->allow_other || o->allow_root)
 		fuse_opt_add_opt(&all, o->allow_other ? "allow_other" : "allow_root");
 	if (o->auto_unmount)
@@ -496,6 +497,7 @@ static void set_look(struct session *s, struct image *img, bool single_file)
 	s->look.file_mode = mode;
 	s->look.dir_mode = mode | mode >> 2; /* who may read may enter */
 	s->look.single_file = single_file;
+	s->look.writable = o->mode != MODE_RO;
 	s->look.control_uid = o->uid != UINT64_MAX ? (uid_t)o->uid : getuid();
 	s->look.control_gid = o->gid != UINT64_MAX ? (gid_t)o->gid : getgid();
 }
@@ -587,7 +589,7 @@ static bool set_up(struct session *s, GError **error)
 	    !open_worker(w, error))
 		return false;
 	set_look(s, w->img, single_file);
-	status_begin("ro", s->options->image, s->options->mountpoint);
+	status_begin(mount_mode_name(s->options->mode), s->options->image, s->options->mountpoint);
 	if (!plant_tree(w, error))
 		return false;
 	start_workers(s);
@@ -621,7 +623,8 @@ static unsigned worker_count(const struct mount_options *o)
 {
 	unsigned processors = g_get_num_processors();
 
-	if (o->single)
+	/* What is written is seen by all: one loop has the one image. */
+	if (o->single || o->mode != MODE_RO)
 		return 1;
 	if (o->max_threads)
 		return (unsigned)o->max_threads;

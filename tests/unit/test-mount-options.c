@@ -103,12 +103,64 @@ static void words_of_mount_and_fstab(void **state)
 	mount_options_clear(&o);
 }
 
+static void expect_mode(const char *line, enum mount_mode mode)
+{
+	struct mount_options o;
+
+	good(&o, line);
+	if (o.mode != mode)
+		fail_msg("%s: %s", line, mount_mode_name(o.mode));
+	mount_options_clear(&o);
+}
+
+/* mount(8) says rw unless it is told ro: only who says writable gets it from there. */
+static void modes(void **state)
+{
+	struct mount_options o;
+
+	expect_mode("imgfs a b", MODE_RO);
+	expect_mode("imgfs a b -o rw", MODE_RW);
+	expect_mode("imgfs a b -o ro,rw", MODE_RW);
+	expect_mode("imgfs a b -o rw,nosuid -o ro", MODE_RO);
+	expect_mode("imgfs a b -o writable", MODE_RW);
+	expect_mode("imgfs a b -o rw,dev,suid", MODE_RO);
+	expect_mode("imgfs a b -o rw,noexec,nosuid,nodev", MODE_RO);
+	expect_mode("imgfs a b -o rw,dev,suid,writable", MODE_RW);
+	expect_mode("mount.imgfs a b -o rw", MODE_RO);
+	expect_mode("/sbin/mount.fuse.imgfs a b -o rw,noatime", MODE_RO);
+	expect_mode("mount.imgfs a b -o rw,writable", MODE_RW);
+	expect_mode("mount.imgfs a b -o ro,writable", MODE_RO);
+
+	good(&o, "mount.imgfs a b -o rw");
+	assert_true(o.rw_by_mount);
+	mount_options_clear(&o);
+	good(&o, "imgfs a b -o rw,discard=ignore,detect_zeroes=on,cache=none,async,sync");
+	assert_true(o.sync && !o.rw_by_mount);
+	assert_int_equal(o.discard, DISCARD_IGNORE);
+	assert_int_equal(o.detect_zeroes, DETECT_ZEROES_ON);
+	assert_int_equal(o.cache, CACHE_NONE);
+	mount_options_clear(&o);
+	good(&o, "imgfs a b -o sync,async");
+	assert_false(o.sync);
+	mount_options_clear(&o);
+}
+
 static void refusals(void **state)
 {
 	bad("imgfs", "no image");
 	bad("imgfs a", "no mount point");
 	bad("imgfs a b c", "c: one argument too many");
-	bad("imgfs a b -o rw", "-o rw: writing is not supported yet");
+	bad("imgfs a b -o remount,ro", "-o remount: not supported");
+	bad("imgfs a b -o rw,snapshot=s", "-o snapshot=");
+	bad("imgfs a b -o discard=unmap", "-o discard= needs a writable mount (-o rw,");
+	bad("imgfs a b -o ro,detect_zeroes=on", "-o detect_zeroes= needs");
+	bad("mount.imgfs a b -o rw,discard=ignore", "(-o writable,");
+	bad("imgfs a b -o rw,discard=maybe", "discard=maybe");
+	bad("imgfs a b -o rw,discard=", "discard=");
+	bad("imgfs a b -o rw,discard=off,detect_zeroes=unmap", "exclude each other");
+	bad("imgfs a b -o rw,sync,cache=unsafe", "-o sync and -o cache=unsafe exclude");
+	bad("imgfs a b -o rw,sync,cache=writeback", "exclude each other");
+	bad("imgfs a b -o cache=some", "cache=some");
 	bad("imgfs a b -o foo=1", "foo=1");
 	bad("imgfs a b -o ro=1", "ro=1");
 	bad("imgfs a b -o uid=x", "uid=x");
@@ -143,6 +195,7 @@ int main(void)
 		cmocka_unit_test(plain),
 		cmocka_unit_test(all_words),
 		cmocka_unit_test(words_of_mount_and_fstab),
+		cmocka_unit_test(modes),
 		cmocka_unit_test(refusals),
 		cmocka_unit_test(help_needs_nothing_else),
 	};
