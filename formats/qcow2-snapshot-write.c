@@ -356,8 +356,11 @@ static bool prepare_apply(struct apply *a, GError **error)
 	err = qcow2_tree_regions(img, h->l1_offset, 0, h->l1_size, true, a->old);
 	if (!err)
 		err = qcow2_tree_regions(img, a->s.l1_offset, 0, a->copied, false, a->refs);
-	if (!err)
+	if (!err) {
+		/* What both have keeps its count, which may be as high as counts can be. */
+		qcow2_regions_cancel(qcow2_of(img), a->old, a->refs);
 		err = qcow2_regions_ref(img, a->refs);
+	}
 	if (err)
 		return image_fail(img, err, "the clusters of the snapshot cannot be shared", error);
 	err = copy_l1(img, a->s.l1_offset, a->copied, a->l1_size, &a->l1_offset);

@@ -207,6 +207,44 @@ struct spacemap *qcow2_regions_count(const struct qcow2 *q, const GArray *region
 	return m;
 }
 
+/* References that `more` has beyond those in `less`, of cluster i. */
+static uint64_t beyond(const struct spacemap *more, const struct spacemap *less, uint64_t i)
+{
+	uint64_t a = spacemap_get(more, i), b = spacemap_get(less, i);
+
+	return a > b ? a - b : 0;
+}
+
+static void put_beyond(const struct qcow2 *q, GArray *regions, const struct spacemap *more,
+		       const struct spacemap *less)
+{
+	uint64_t n = (q->file_size >> q->cluster_bits) + 3, next;
+
+	g_array_set_size(regions, 0);
+	for (uint64_t i = 0; i < n; i = next) {
+		uint64_t times = beyond(more, less, i);
+		struct qcow2_region r = {i << q->cluster_bits, 0};
+
+		for (next = i + 1; next < n && beyond(more, less, next) == times;)
+			next++;
+		r.len = (next - i) << q->cluster_bits;
+		while (times--)
+			g_array_append_val(regions, r);
+	}
+}
+
+void qcow2_regions_cancel(const struct qcow2 *q, GArray *a, GArray *b)
+{
+	struct spacemap *in_a = qcow2_regions_count(q, a), *in_b = qcow2_regions_count(q, b);
+
+	if (in_a && in_b) {
+		put_beyond(q, a, in_a, in_b);
+		put_beyond(q, b, in_b, in_a);
+	}
+	spacemap_free(in_a);
+	spacemap_free(in_b);
+}
+
 /* ---- COPIED flags ------------------------------------------------------------------------------
  */
 

@@ -615,6 +615,8 @@ int qcow2_regions_ref(struct image *img, const GArray *regions);
 /* Takes back what was raised for the first n, at once. Yields. */
 void qcow2_regions_unref(struct image *img, const GArray *regions, guint n);
 void qcow2_regions_free_later(struct image *img, const GArray *regions);
+/* Takes out of both what both have, in whole clusters; where memory is short, nothing. */
+void qcow2_regions_cancel(const struct qcow2 *q, GArray *a, GArray *b);
 /* How often each cluster is in them; NULL: out of memory. */
 struct spacemap *qcow2_regions_count(const struct qcow2 *q, const GArray *regions);
 /* Clears the flag in the tables of an L1 table (with_l1: in it too) whose clusters all have more

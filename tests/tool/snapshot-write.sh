@@ -120,6 +120,21 @@ expect_output err "Could not create snapshot 'a': " "refcounts of 1 bits"
 sound
 imgtool compare -s s.qcow2 t.qcow2 >/dev/null
 
+# What the disk shares with the snapshot already needs no count to be raised, however full it is.
+qemu-img create -q -f qcow2 -o refcount_bits=2 s.qcow2 1M
+write 1 0 256k
+qemu-img convert -O raw s.qcow2 1.raw
+imgtool snapshot -c a s.qcow2
+imgtool snapshot -c b s.qcow2
+expect_status 1 imgtool snapshot -c c s.qcow2
+write 2 64k 64k
+imgtool snapshot -a a s.qcow2
+sound
+shows 1.raw
+imgtool snapshot -a b s.qcow2
+sound
+shows 1.raw
+
 # Refusals in qemu-img's words.
 expect_status 1 imgtool snapshot -d nosuch s.qcow2
 expect_output err "Could not delete snapshot 'nosuch': snapshot not found"
