@@ -12,11 +12,7 @@ static const struct opt options[] = {
 	OPT_QUIET,
 	{'t', NULL, "CACHE", "cache mode of the image (default: writeback)"},
 	{OPT_FORCE, "force", NULL, "allow what could lock out of an encrypted image"},
-	{OPT_OBJECT, "object", "OBJECTDEF", "define an object, such as a secret"},
-	{OPT_IMAGE_OPTS, "image-opts", NULL,
-	 "the file name is an option string: driver=...,file.filename=..."},
-	{OPT_REFERENCES, "allow-references", "DIR|any",
-	 "where files named inside images may lie, beside the image's own folder"},
+	OPTS_WRITE,
 	{0},
 };
 

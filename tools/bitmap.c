@@ -16,11 +16,7 @@ static const struct opt options[] = {
 	{'F', "source-format", "FMT", "format of that image (default: found out)"},
 	{'g', "granularity", "SIZE", "of --add: bytes that one bit stands for (default: 64k)"},
 	OPT_FORMAT,
-	{OPT_OBJECT, "object", "OBJECTDEF", "define an object, such as a secret"},
-	{OPT_IMAGE_OPTS, "image-opts", NULL,
-	 "the file name is an option string: driver=...,file.filename=..."},
-	{OPT_REFERENCES, "allow-references", "DIR|any",
-	 "where files named inside images may lie, beside the image's own folder"},
+	OPTS_WRITE,
 	{0},
 };
 

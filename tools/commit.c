@@ -16,11 +16,7 @@ static const struct opt options[] = {
 	{'r', NULL, "RATE", "read and write no more than so many bytes a second"},
 	{'t', NULL, "CACHE", "cache mode of what is written (default: writeback)"},
 	OPT_QUIET,
-	{OPT_OBJECT, "object", "OBJECTDEF", "define an object, such as a secret"},
-	{OPT_IMAGE_OPTS, "image-opts", NULL,
-	 "the file name is an option string: driver=...,file.filename=..."},
-	{OPT_REFERENCES, "allow-references", "DIR|any",
-	 "where files named inside images may lie, beside the image's own folder"},
+	OPTS_WRITE,
 	{0},
 };
 

@@ -12,9 +12,8 @@ static const struct opt options[] = {
 	{'F', NULL, "FMT", "format of the backing file"},
 	{'u', NULL, NULL, "do not open the backing file"},
 	OPT_QUIET,
-	{OPT_OBJECT, "object", "OBJECTDEF", "define an object, such as a secret"},
-	{OPT_REFERENCES, "allow-references", "DIR|any",
-	 "where files named inside images may lie, beside the image's own folder"},
+	OPT_DEFINE_OBJECT,
+	OPT_GATE,
 	{0},
 };
 

@@ -11,11 +11,7 @@ static const struct opt options[] = {
 	 "how to make room for what is added: off, metadata, falloc or full"},
 	{OPT_SHRINK, "shrink", NULL, "yes, lose what lies behind the new end"},
 	OPT_QUIET,
-	{OPT_OBJECT, "object", "OBJECTDEF", "define an object, such as a secret"},
-	{OPT_IMAGE_OPTS, "image-opts", NULL,
-	 "the file name is an option string: driver=...,file.filename=..."},
-	{OPT_REFERENCES, "allow-references", "DIR|any",
-	 "where files named inside images may lie, beside the image's own folder"},
+	OPTS_WRITE,
 	{0},
 };
 

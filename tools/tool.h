@@ -89,16 +89,31 @@ void tool_catch_signals(void);
 /* For commands that change nothing: a signal ends them where they are. */
 void tool_let_signals_end(void);
 void tool_die_of_signal(void); /* returns when there was none */
+/* What a job of image/ calls for the two; arg is the struct progress. */
+void tool_progressed(void *arg, uint64_t done, uint64_t total);
+bool tool_cancelled(void *arg);
 
-#define OPTS_OPEN                                                                                  \
-	{OPT_OBJECT, "object", "OBJECTDEF", "define an object, such as a secret"},                 \
-		{OPT_IMAGE_OPTS, "image-opts", NULL,                                               \
-		 "the file name is an option string: driver=...,file.filename=..."},               \
-		{'U', "force-share", NULL, "open although another process writes"},                \
+#define OPT_DEFINE_OBJECT                                                                          \
+	{                                                                                          \
+		OPT_OBJECT, "object", "OBJECTDEF", "define an object, such as a secret"            \
+	}
+#define OPT_OPTION_STRING                                                                          \
+	{                                                                                          \
+		OPT_IMAGE_OPTS, "image-opts", NULL,                                                \
+			"the file name is an option string: driver=...,file.filename=..."          \
+	}
+#define OPT_GATE                                                                                   \
 	{                                                                                          \
 		OPT_REFERENCES, "allow-references", "DIR|any",                                     \
 			"where files named inside images may lie, beside the image's own folder"   \
 	}
+#define OPT_FORCE_SHARE                                                                            \
+	{                                                                                          \
+		'U', "force-share", NULL, "open although another process writes"                   \
+	}
+/* Of commands that read an image, and of those that write to one, which -U cannot be about. */
+#define OPTS_OPEN  OPT_DEFINE_OBJECT, OPT_OPTION_STRING, OPT_FORCE_SHARE, OPT_GATE
+#define OPTS_WRITE OPT_DEFINE_OBJECT, OPT_OPTION_STRING, OPT_GATE
 #define OPT_FORMAT                                                                                 \
 	{                                                                                          \
 		'f', "format", "FMT", "the image's format (default: found out)"                    \
