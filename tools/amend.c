@@ -79,15 +79,10 @@ static bool check_keys(const struct format *format, const struct options *o)
 	return false;
 }
 
-static void show(void *arg, uint64_t done, uint64_t total)
-{
-	progress_update(arg, done, total);
-}
-
 static int amend(const struct args *args, struct image *img, struct options *o)
 {
 	struct progress shown;
-	struct image_progress progress = {show, &shown};
+	struct image_progress progress = {tool_progressed, &shown};
 	GError *error = NULL;
 	bool ok;
 

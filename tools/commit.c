@@ -20,17 +20,6 @@ static const struct opt options[] = {
 	{0},
 };
 
-static void progressed(void *arg, uint64_t done, uint64_t total)
-{
-	progress_update(arg, done, total);
-}
-
-static bool interrupted(void *arg)
-{
-	(void)arg;
-	return tool_interrupted();
-}
-
 static struct image *open_chain(struct args *args, unsigned flags, unsigned depth)
 {
 	struct tool_source s = {
@@ -83,8 +72,8 @@ static bool commit(struct args *args, struct image *top, unsigned depth)
 		.empty = !opt_given(args, 'b') && !opt_given(args, 'd'),
 		.coroutines = COPY_COROUTINES_DEFAULT,
 		.throttle = &throttle,
-		.progress = progressed,
-		.cancelled = interrupted,
+		.progress = tool_progressed,
+		.cancelled = tool_cancelled,
 		.arg = &progress,
 	};
 	GError *error = NULL;

@@ -47,11 +47,6 @@ static void on_progress(void *arg, uint64_t offset)
 	progress_update(&c->progress, offset, c->total);
 }
 
-static bool on_cancelled(void *arg)
-{
-	return tool_interrupted();
-}
-
 /* ---- differences ----------------------------------------------------------------------------- */
 
 static bool sector_differs(const uint8_t *x, const uint8_t *y, size_t len)
@@ -143,7 +138,7 @@ static int compare_range(struct compare *c, uint64_t start, uint64_t end)
 		.alike = c->strict ? same_status : NULL,
 		.examine = c->all ? find_all : find_first,
 		.progress = on_progress,
-		.cancelled = on_cancelled,
+		.cancelled = tool_cancelled,
 		.arg = c,
 	};
 	GError *error = NULL;

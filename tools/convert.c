@@ -295,11 +295,6 @@ static bool check_target(struct convert *c)
 	return true;
 }
 
-static bool on_cancelled(void *arg)
-{
-	return tool_interrupted();
-}
-
 static bool check_joined(const struct convert *c)
 {
 	if (c->n > 1 && c->has_base)
@@ -355,7 +350,7 @@ static bool send_temporary(struct convert *c)
 {
 	struct tool_source s = {.format = "raw"};
 	struct image_open_options o = {.format = "raw", .flags = IMAGE_RDWR};
-	struct copy_job job = {.coroutines = COPY_COROUTINES_DEFAULT, .cancelled = on_cancelled};
+	struct copy_job job = {.coroutines = COPY_COROUTINES_DEFAULT, .cancelled = tool_cancelled};
 	GError *error = NULL;
 	struct file *f;
 
@@ -485,7 +480,7 @@ static bool copy_all(struct convert *c, GError **error)
 		.throttle = &c->throttle,
 		.progress = on_progress,
 		.salvaged = on_salvaged,
-		.cancelled = on_cancelled,
+		.cancelled = tool_cancelled,
 		.arg = c,
 	};
 

@@ -62,11 +62,6 @@ static void find_window(const struct dd *dd, uint64_t size, uint64_t *start, uin
 		*len = MIN(*len, wanted);
 }
 
-static bool on_cancelled(void *arg)
-{
-	return tool_interrupted();
-}
-
 static bool copy(struct args *args, const struct dd *dd, const struct format *format,
 		 struct image *source)
 {
@@ -76,7 +71,7 @@ static bool copy(struct args *args, const struct dd *dd, const struct format *fo
 	struct copy_job job = {.source = source,
 			       .sparse = COPY_SPARSE_DEFAULT,
 			       .coroutines = COPY_COROUTINES_DEFAULT,
-			       .cancelled = on_cancelled};
+			       .cancelled = tool_cancelled};
 	g_autofree char *size = NULL;
 	GError *error = NULL;
 	bool ok;

@@ -82,3 +82,14 @@ void progress_end(struct progress *p)
 		printf("\n");
 	p->shown = false;
 }
+
+void tool_progressed(void *arg, uint64_t done, uint64_t total)
+{
+	progress_update(arg, done, total);
+}
+
+bool tool_cancelled(void *arg)
+{
+	(void)arg;
+	return tool_interrupted();
+}

@@ -30,17 +30,6 @@ struct request {
 	bool unsafe;
 };
 
-static void progressed(void *arg, uint64_t done, uint64_t total)
-{
-	progress_update(arg, done, total);
-}
-
-static bool interrupted(void *arg)
-{
-	(void)arg;
-	return tool_interrupted();
-}
-
 /* The image cannot lie below itself; and its own lock would be in the way, with other words. */
 static bool check_loop(const struct request *r, const struct image *target)
 {
@@ -140,8 +129,8 @@ static bool rebase(const struct request *r, struct image *top, struct image *tar
 		.format = *r->name ? r->format : NULL,
 		.compress = opt_given(r->args, 'c'),
 		.coroutines = COPY_COROUTINES_DEFAULT,
-		.progress = progressed,
-		.cancelled = interrupted,
+		.progress = tool_progressed,
+		.cancelled = tool_cancelled,
 		.arg = &progress,
 	};
 	GError *error = NULL;
