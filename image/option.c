@@ -331,22 +331,9 @@ static bool validate_number(const struct pair *pair, GError **error)
 
 static bool validate_size(const struct pair *pair, GError **error)
 {
-	g_autoptr(GError) why = NULL;
 	uint64_t size;
 
-	if (units_parse(pair->value, pair->key, 0, INT64_MAX, &size, &why))
-		return true;
-	if (strstr(why->message, "Must be between"))
-		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
-			    "Value '%s' is out of range for parameter '%s'", pair->value,
-			    pair->key);
-	else
-		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
-			    "Parameter '%s' expects a non-negative number below 2^64\n"
-			    "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, "
-			    "peta-\nand exabytes, respectively.",
-			    pair->key);
-	return false;
+	return units_parse_parameter(pair->value, pair->key, INT64_MAX, &size, error);
 }
 
 static bool validate_pair(const struct pair *pair, const struct option_desc *desc, GError **error)

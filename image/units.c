@@ -89,25 +89,31 @@ bool units_parse(const char *text, const char *what, uint64_t min, uint64_t max,
 	return true;
 }
 
-bool units_parse_change(const char *text, struct size_change *change, GError **error)
+bool units_parse_parameter(const char *text, const char *key, uint64_t max, uint64_t *bytes,
+			   GError **error)
 {
-	const char *number = *text == '+' || *text == '-' ? text + 1 : text;
 	g_autoptr(GError) cause = NULL;
 
-	change->sign = number > text ? *text : 0;
-	/* A second sign is none of a number's. */
-	if ((g_ascii_isdigit(*number) || g_ascii_isspace(*number)) &&
-	    units_parse(number, "size", 0, UINT64_MAX, &change->bytes, &cause))
+	if (units_parse(text, key, 0, max, bytes, &cause))
 		return true;
-	if (cause && strstr(cause->message, "Must be between"))
+	if (strstr(cause->message, "Must be between"))
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
-			    "Value '%s' is out of range for parameter 'size'", number);
+			    "Value '%s' is out of range for parameter '%s'", text, key);
 	else
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
-			    "Parameter 'size' expects a non-negative number below 2^64\n"
+			    "Parameter '%s' expects a non-negative number below 2^64\n"
 			    "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, "
-			    "peta-\nand exabytes, respectively.");
+			    "peta-\nand exabytes, respectively.",
+			    key);
 	return false;
+}
+
+bool units_parse_change(const char *text, struct size_change *change, GError **error)
+{
+	change->sign = *text == '+' || *text == '-' ? *text++ : 0;
+	/* A second sign is none of a number's. */
+	return units_parse_parameter(*text == '+' ? "" : text, "size", UINT64_MAX, &change->bytes,
+				     error);
 }
 
 bool units_apply_change(const struct size_change *change, uint64_t old, uint64_t *size,

@@ -14,6 +14,9 @@
  */
 bool units_parse(const char *text, const char *what, uint64_t min, uint64_t max, uint64_t *bytes,
 		 GError **error);
+/* The same for an option's value, with the sentences that qemu-img has for one. */
+bool units_parse_parameter(const char *text, const char *key, uint64_t max, uint64_t *bytes,
+			   GError **error);
 /*
  * What resize takes: a size, or one with a sign in front, by which the size changes. / The size
  * that comes of it, at least 1 and no more than INT64_MAX.
