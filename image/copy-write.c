@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "io/pool.h"
+#include "image/encode.h"
 
 static int write_bytes(struct copy *c, uint64_t offset, const uint8_t *buf, size_t len)
 {
@@ -91,89 +91,36 @@ void copy_await_turn(struct piece *p)
 
 /* ---- encoding ------------------------------------------------------------------------------- */
 
-/*
- * Fast deflate makes files 5 % larger than zlib at its default level, which is ten times slower.
- * With one cluster in ten encoded by that it is 4.5 %, in less than twice the time: nobody gets a
- * much larger file than from qemu-img, whatever the data is like.
- */
-#define THOROUGH_EVERY 10
-#define THOROUGH_LEVEL 6
-
-enum { UNIT_ZERO = -1, UNIT_PLAIN = -2 }; /* else the bytes of the encoded one */
-
-struct encoding {
-	const struct codec *codec;
-	uint8_t *plain, *coded;	 /* coded: unit i at i * unit */
-	size_t len, unit, first; /* first: bytes up to the first whole unit, left as they are */
-	bool to_the_end;	 /* the last unit is cut by the disk's end: filled up with zeroes */
-	bool find_zeroes;
-	uint64_t number; /* of the first whole unit, on the target's disk */
-	int64_t *result; /* of each unit */
-};
-
-static int level_of(const struct encoding *e, size_t i)
-{
-	bool thorough = (e->number + i) % THOROUGH_EVERY == 0;
-
-	return thorough && e->codec == &codec_deflate ? THOROUGH_LEVEL : 0;
-}
-
-/* Pure: by a worker. */
-static int encode_units(void *arg)
-{
-	struct encoding *e = arg;
-
-	for (size_t at = e->first, i = 0; at < e->len; at += e->unit, i++) {
-		size_t n = MIN(e->len - at, e->unit);
-		int64_t ret;
-
-		if (e->find_zeroes && buffer_is_zero(e->plain + at, n)) {
-			e->result[i] = UNIT_ZERO;
-			continue;
-		}
-		e->result[i] = UNIT_PLAIN;
-		if (n < e->unit && !e->to_the_end)
-			continue;
-		memset(e->plain + at + n, 0, e->unit - n);
-		ret = e->codec->encode(e->plain + at, e->unit, e->coded + i * e->unit, e->unit - 1,
-				       level_of(e, i));
-		if (ret > 0)
-			e->result[i] = ret;
-		else if (ret != -ENOSPC)
-			return ret ? ret : -EINVAL;
-	}
-	return 0;
-}
-
-static int write_unit(struct piece *p, const struct encoding *e, size_t i)
+static int write_unit(struct piece *p, const struct encoding *e, size_t first, size_t i)
 {
 	struct copy *c = p->copy;
-	size_t at = e->first + i * e->unit, n = MIN(e->len - at, e->unit);
-	uint64_t to = copy_place(c->job, p->offset + at);
+	size_t n = MIN(e->len - i * e->unit, e->unit);
+	uint64_t offset = p->offset + first + i * e->unit, to = copy_place(c->job, offset);
 	int ret;
 
-	if (e->result[i] == UNIT_ZERO)
-		return copy_zeroes(c, p->offset + at, n);
-	if (e->result[i] == UNIT_PLAIN)
-		return write_bytes(c, p->offset + at, e->plain + at, n);
+	if (e->result[i] == ENCODED_ZERO)
+		return copy_zeroes(c, offset, n);
+	if (e->result[i] == ENCODED_PLAIN)
+		return write_bytes(c, offset, e->plain + i * e->unit, n);
 	ret = image_write_coded(c->job->target, to, e->coded + i * e->unit, e->result[i]);
 	if (ret < 0)
 		copy_fail(c, c->job->target, "writing", to, ret);
 	return ret;
 }
 
-static int write_encoded(struct piece *p, struct encoding *e)
+/* first: bytes up to the first whole unit, left as they are. */
+static int write_encoded(struct piece *p, const uint8_t *buf, size_t first, struct encoding *e)
 {
 	struct copy *c = p->copy;
-	int ret = pool_run(encode_units, e);
+	int ret = encode_units(e);
 
 	if (ret < 0)
 		copy_fail(c, c->job->target, "compressing", copy_place(c->job, p->offset), ret);
 	wait_for_turn(p);
-	if (ret == 0 && !c->failed && e->first)
-		ret = write_bytes(c, p->offset, e->plain, MIN(e->first, e->len));
-	for (size_t i = 0; ret == 0 && !c->failed && e->first + i * e->unit < e->len; i++)
-		ret = write_unit(p, e, i);
+	if (ret == 0 && !c->failed && first)
+		ret = write_bytes(c, p->offset, buf, first);
+	for (size_t i = 0; ret == 0 && !c->failed && i * e->unit < e->len; i++)
+		ret = write_unit(p, e, first, i);
 	pass_turn(p);
 	return ret;
 }
@@ -182,24 +129,26 @@ static int encode_piece(struct piece *p, uint8_t *buf)
 {
 	struct copy *c = p->copy;
 	uint64_t to = copy_place(c->job, p->offset);
-	size_t unit = c->grain;
+	/* Where several disks are joined, one may begin inside of a cluster. */
+	size_t unit = c->grain, first = MIN((unit - to % unit) % unit, p->len);
+	size_t cut = (p->len - first) % unit;
 	struct encoding e = {
 		.codec = c->job->target->codec,
-		.plain = buf,
-		.len = p->len,
+		.plain = buf + first,
+		.len = p->len - first,
 		.unit = unit,
-		/* Where several disks are joined, one may begin inside of a cluster. */
-		.first = (unit - to % unit) % unit,
-		.to_the_end = to + p->len == c->job->target->size,
+		.padded = to + p->len == c->job->target->size,
 		.find_zeroes = c->job->sparse,
 		.number = (to + unit - 1) / unit,
 		.result = g_new(int64_t, c->piece_size / unit + 1),
 	};
 	int ret = -ENOMEM;
 
+	if (cut && e.padded)
+		memset(buf + p->len, 0, unit - cut);
 	e.coded = buffers_take(&c->buffers);
 	if (e.coded)
-		ret = write_encoded(p, &e);
+		ret = write_encoded(p, buf, first, &e);
 	else
 		copy_fail(c, c->job->target, "allocating memory", p->offset, ret);
 	buffers_give(&c->buffers, e.coded);

@@ -15,7 +15,7 @@
 
 #include "image/compare.h"
 #include "image/core.h"
-#include "io/pool.h"
+#include "image/encode.h"
 
 struct rebase {
 	const struct rebase_job *job;
@@ -55,34 +55,28 @@ static bool same(const uint8_t *x, const uint8_t *y, size_t len)
 	return buffer_is_zero(x ? x : y, len);
 }
 
-struct encoding {
-	const struct codec *codec;
-	const void *in;
-	void *out;
-	size_t len;
-	int64_t coded_len;
-};
-
-static int encode(void *arg)
-{
-	struct encoding *e = arg;
-
-	e->coded_len = e->codec->encode(e->in, e->len, e->out, e->len - 1, 0);
-	return 0;
-}
-
 /* A whole cluster; what does not become shorter is written as it is. */
-static int write_compressed(struct image *img, uint64_t offset, const uint8_t *buf)
+static int write_compressed(struct rebase *r, uint64_t offset, const uint8_t *buf)
 {
+	struct image *img = r->job->top;
 	g_autofree uint8_t *coded = g_try_malloc(img->cluster_size);
-	struct encoding e = {img->codec, buf, coded, img->cluster_size, 0};
+	int64_t result;
+	struct encoding e = {
+		.codec = img->codec,
+		.plain = buf,
+		.coded = coded,
+		.len = img->cluster_size,
+		.unit = img->cluster_size,
+		.number = offset / img->cluster_size,
+		.result = &result,
+	};
+	int ret = coded ? encode_units(&e) : -ENOMEM;
 
-	if (!coded)
-		return -ENOMEM;
-	pool_run(encode, &e);
-	if (e.coded_len < 0)
+	if (ret < 0)
+		return failed(r, "compressing", offset, ret);
+	if (result == ENCODED_PLAIN)
 		return image_write(img, offset, buf, img->cluster_size);
-	return image_write_coded(img, offset, coded, e.coded_len);
+	return image_write_coded(img, offset, coded, result);
 }
 
 /* The bytes of one cluster or of what is wanted of it. */
@@ -95,7 +89,7 @@ static int keep(struct rebase *r, uint64_t offset, const uint8_t *x, size_t len)
 	if (!x || buffer_is_zero(x, len))
 		ret = image_write_zeroes(top, offset, len, true);
 	else if (r->job->compress && whole)
-		ret = write_compressed(top, offset, x);
+		ret = write_compressed(r, offset, x);
 	else
 		ret = image_write(top, offset, x, len);
 	return ret < 0 ? failed(r, "writing", offset, ret) : 0;
