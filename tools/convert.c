@@ -426,8 +426,8 @@ static bool check_bitmaps(struct convert *c)
 
 		if (b->inconsistent) {
 			tool_error("Cannot copy inconsistent bitmap '%s'\nUse "
-				   "--skip-broken-bitmaps, or use 'qemu-img bitmap --remove'",
-				   b->name);
+				   "--skip-broken-bitmaps, or use '%s bitmap --remove'",
+				   b->name, tool_name);
 			return false;
 		}
 	}
