@@ -37,12 +37,6 @@ struct amend {
 	bool lazy, set_lazy, raw, set_raw;
 };
 
-static bool refuse(GError **error, const char *sentence)
-{
-	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED, "%s", sentence);
-	return false;
-}
-
 /* ---- what is asked for ------------------------------------------------------------------------
  */
 
@@ -76,8 +70,9 @@ static bool parse_width(struct amend *a, struct options *o, GError **error)
 	if (!options_take_size(o, "refcount_bits", &bits, error))
 		return false;
 	if (!bits || bits > 64 || (bits & (bits - 1)))
-		return refuse(error, "Refcount width must be a power of two and may not exceed 64 "
-				     "bits");
+		return image_unsupported(
+			error, "Refcount width must be a power of two and may not exceed 64 "
+			       "bits");
 	a->order = __builtin_ctzll(bits);
 	return true;
 }
@@ -106,14 +101,14 @@ static bool may_downgrade(const struct amend *a, GError **error)
 					      QCOW2_INCOMPAT_COMPRESSION);
 
 	if (a->order != 4)
-		return refuse(error,
-			      a->order == h->refcount_order
-				      ? "compat=0.10 requires refcount_bits=16"
-				      : "Refcount widths other than 16 bits require "
-					"compatibility level 1.1 or above (use compat=1.1 or "
-					"greater)");
+		return image_unsupported(
+			error, a->order == h->refcount_order
+				       ? "compat=0.10 requires refcount_bits=16"
+				       : "Refcount widths other than 16 bits require "
+					 "compatibility level 1.1 or above (use compat=1.1 or "
+					 "greater)");
 	if (a->q->external)
-		return refuse(error, "Cannot downgrade an image with a data file");
+		return image_unsupported(error, "Cannot downgrade an image with a data file");
 	if (others) {
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
 			    "Cannot downgrade an image with incompatible features 0x%" PRIx64
@@ -122,14 +117,16 @@ static bool may_downgrade(const struct amend *a, GError **error)
 		return false;
 	}
 	if (h->has_bitmaps)
-		return refuse(error, "Cannot downgrade an image with bitmaps: remove them first");
+		return image_unsupported(
+			error, "Cannot downgrade an image with bitmaps: remove them first");
 	for (unsigned i = 0; i < h->nb_snapshots; i++) {
 		struct qcow2_snapshot s;
 
 		if (!qcow2_snapshot_read(a->img, i, &s, error))
 			return false;
 		if (s.vm_state_size > UINT32_MAX || (s.has_disk_size && s.disk_size != a->size))
-			return refuse(error, "Internal snapshots prevent downgrade of image");
+			return image_unsupported(error,
+						 "Internal snapshots prevent downgrade of image");
 	}
 	return true;
 }
@@ -139,28 +136,33 @@ static bool check_names(const struct amend *a, GError **error)
 	const struct qcow2_header *h = &a->q->header;
 
 	if (a->set_raw && a->raw && !a->q->data_file_raw)
-		return refuse(error, "data-file-raw cannot be set on existing images");
+		return image_unsupported(error, "data-file-raw cannot be set on existing images");
 	if (a->data_file && !a->q->external)
-		return refuse(error, "data-file can only be set for images that use an external "
-				     "data file");
+		return image_unsupported(
+			error, "data-file can only be set for images that use an external "
+			       "data file");
 	if (a->backing && *a->backing && a->q->data_file_raw)
-		return refuse(error, "Backing file and data-file-raw cannot be used at the same "
-				     "time");
+		return image_unsupported(
+			error, "Backing file and data-file-raw cannot be used at the same "
+			       "time");
 	if (a->backing_format && !(a->backing ? *a->backing : h->backing_name != NULL))
-		return refuse(error, "Backing format cannot be used without backing file");
+		return image_unsupported(error,
+					 "Backing format cannot be used without backing file");
 	return true;
 }
 
 static bool check(const struct amend *a, GError **error)
 {
 	if (a->set_lazy && a->lazy && a->version < 3)
-		return refuse(error, "Lazy refcounts only supported with compatibility level 1.1 "
-				     "and above (use compat=1.1 or greater)");
+		return image_unsupported(
+			error, "Lazy refcounts only supported with compatibility level 1.1 "
+			       "and above (use compat=1.1 or greater)");
 	if (a->order != 4 && a->version < 3 && a->q->header.version < 3)
-		return refuse(error, "Refcount widths other than 16 bits require compatibility "
-				     "level 1.1 or above (use compat=1.1 or greater)");
+		return image_unsupported(error,
+					 "Refcount widths other than 16 bits require compatibility "
+					 "level 1.1 or above (use compat=1.1 or greater)");
 	if (a->size % 512)
-		return refuse(error, "The new size must be a multiple of 512");
+		return image_unsupported(error, "The new size must be a multiple of 512");
 	if (!check_names(a, error))
 		return false;
 	return a->version >= a->q->header.version || may_downgrade(a, error);
@@ -351,11 +353,12 @@ bool qcow2_check_backing(struct image *img, const char *name, const char *format
 	if (name && !*name)
 		name = NULL;
 	if (name && strlen(name) > QCOW2_MAX_BACKING_NAME)
-		return refuse(error, "Backing file name too long: more than 1023 bytes");
+		return image_unsupported(error, "Backing file name too long: more than 1023 bytes");
 	if (name && format && strlen(format) > QCOW2_MAX_BACKING_FORMAT)
-		return refuse(error, "Backing format name too long: more than 15 bytes");
+		return image_unsupported(error, "Backing format name too long: more than 15 bytes");
 	if (name && qcow2_of(img)->data_file_raw)
-		return refuse(error, "An image whose data file is raw cannot have a backing file");
+		return image_unsupported(
+			error, "An image whose data file is raw cannot have a backing file");
 	image_fault_clear(img);
 	err = try_header(img, name, format);
 	return err ? image_fail(img, err, "The header cannot take the backing file's name", error)

@@ -24,12 +24,6 @@ struct resize {
 	char *mode; /* of preallocation; NULL: off */
 };
 
-static bool refuse(GError **error, const char *sentence)
-{
-	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED, "%s", sentence);
-	return false;
-}
-
 static uint64_t up(const struct qcow2 *q, uint64_t offset)
 {
 	return (offset + q->cluster_size - 1) & ~((uint64_t)q->cluster_size - 1);
@@ -515,11 +509,12 @@ static bool may_resize(const struct resize *r, GError **error)
 	const struct qcow2_header *h = &r->q->header;
 
 	if (r->size % 512)
-		return refuse(error, "The new size must be a multiple of 512");
+		return image_unsupported(error, "The new size must be a multiple of 512");
 	if (h->nb_snapshots && h->version < 3)
-		return refuse(error, "Can't resize a v2 image which has snapshots");
+		return image_unsupported(error, "Can't resize a v2 image which has snapshots");
 	if (r->size < r->old && preallocates(r))
-		return refuse(error, "Preallocation can't be used for shrinking an image");
+		return image_unsupported(error,
+					 "Preallocation can't be used for shrinking an image");
 	if (preallocates(r) && !is_mode(r, "metadata") && !is_mode(r, "falloc") &&
 	    !is_mode(r, "full")) {
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,

@@ -21,12 +21,6 @@
 
 #define MAX_NAME 255 /* bytes that every reader shows whole */
 
-static bool refuse(GError **error, const char *sentence)
-{
-	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED, "%s", sentence);
-	return false;
-}
-
 static GArray *regions_new(void)
 {
 	return g_array_new(FALSE, FALSE, sizeof(struct qcow2_region));
@@ -239,13 +233,14 @@ static bool may_create(const struct image *img, const char *name, GError **error
 	const struct qcow2 *q = qcow2_of(img);
 
 	if (q->external)
-		return refuse(error, "an image with a data file cannot have internal snapshots");
+		return image_unsupported(
+			error, "an image with a data file cannot have internal snapshots");
 	if (q->header.nb_snapshots >= QCOW2_MAX_SNAPSHOTS)
-		return refuse(error, "the image has 65536 snapshots already");
+		return image_unsupported(error, "the image has 65536 snapshots already");
 	if (strlen(name) > MAX_NAME)
-		return refuse(error, "the name is longer than 255 bytes");
+		return image_unsupported(error, "the name is longer than 255 bytes");
 	if (q->snapshots_length + 1024 > QCOW2_MAX_SNAPSHOT_BYTES)
-		return refuse(error, "the snapshot table would be larger than 64 MiB");
+		return image_unsupported(error, "the snapshot table would be larger than 64 MiB");
 	return true;
 }
 
@@ -409,7 +404,8 @@ bool qcow2_snapshot_apply(struct image *img, unsigned index, GError **error)
 	if (!qcow2_snapshot_usable(img, index, &a.s, error))
 		return false;
 	if (a.s.has_disk_size && !a.s.disk_size && qcow2_of(img)->header.has_bitmaps)
-		return refuse(error, "an empty disk cannot have bitmaps: remove them first");
+		return image_unsupported(error,
+					 "an empty disk cannot have bitmaps: remove them first");
 	if (!begin(img, error))
 		return false;
 	a.old = regions_new();
@@ -483,7 +479,7 @@ bool qcow2_snapshot_rename(struct image *img, unsigned index, const char *name, 
 
 	g_assert(index < q->header.nb_snapshots);
 	if (strlen(name) > MAX_NAME)
-		return refuse(error, "the name is longer than 255 bytes");
+		return image_unsupported(error, "the name is longer than 255 bytes");
 	if (!begin(img, error))
 		return false;
 	for (unsigned i = 0; i < q->header.nb_snapshots; i++)

@@ -54,6 +54,12 @@ bool image_fail(struct image *img, int err, const char *what, GError **error)
 	return false;
 }
 
+bool image_unsupported(GError **error, const char *sentence)
+{
+	g_set_error_literal(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED, sentence);
+	return false;
+}
+
 void image_fault_clear(struct image *img)
 {
 	for (; img; img = img->backing) {

@@ -312,6 +312,8 @@ const char *image_fault_text(struct image *img);
 const char *image_cause(struct image *img, int err);
 /* Sets *error to "what: why"; false. */
 bool image_fail(struct image *img, int err, const char *what, GError **error);
+/* Sets *error to the sentence of IMAGE_ERROR_UNSUPPORTED; false. */
+bool image_unsupported(GError **error, const char *sentence);
 void image_fault_clear(struct image *img);
 /* For drivers, while they open: a sentence that is no error, to whoever opens the image; the file's
  * name is put in front. */
