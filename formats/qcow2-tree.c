@@ -69,31 +69,42 @@ static int take_entry(struct walk *w, uint64_t entry, uint64_t bitmap)
 	return 0;
 }
 
-static int walk_table(struct walk *w, uint64_t offset)
+/* Calls fn for each block of the cache that holds a part of the L2 table, pinned. */
+static int walk_blocks(struct image *img, uint64_t offset,
+		       int (*fn)(void *arg, struct cache_block *block, char *data, size_t len),
+		       void *arg)
 {
-	struct qcow2 *q = w->q;
+	uint64_t size = qcow2_of(img)->cluster_size;
 	int ret = 0;
 
-	for (uint64_t at = 0; ret == 0 && at < q->cluster_size;) {
+	for (uint64_t at = 0; ret == 0 && at < size;) {
 		struct cache_block *block;
 		const void *data;
 		size_t left;
 
-		ret = cache_get(w->img->cache, w->img->file, offset + at, &block, &data, &left);
+		ret = cache_get(img->cache, img->file, offset + at, &block, &data, &left);
 		if (ret < 0) {
-			image_fault(w->img, ret, 0, "the L2 table at 0x%" PRIx64 " cannot be read",
+			image_fault(img, ret, 0, "the L2 table at 0x%" PRIx64 " cannot be read",
 				    offset);
 			return ret;
 		}
-		left = MIN(left, q->cluster_size - at);
-		for (size_t i = 0; ret == 0 && i < left; i += 1u << q->entry_bits) {
-			const be64_t *words = (const be64_t *)((const char *)data + i);
-
-			ret = take_entry(w, be64_get(words[0]),
-					 q->extended ? be64_get(words[1]) : 0);
-		}
+		left = MIN(left, size - at);
+		ret = fn(arg, block, (char *)data, left);
 		cache_put(block);
 		at += left;
+	}
+	return ret;
+}
+
+static int take_block(void *arg, struct cache_block *block, char *data, size_t len)
+{
+	struct walk *w = arg;
+	int ret = 0;
+
+	for (size_t i = 0; ret == 0 && i < len; i += 1u << w->q->entry_bits) {
+		const be64_t *words = (const be64_t *)(data + i);
+
+		ret = take_entry(w, be64_get(words[0]), w->q->extended ? be64_get(words[1]) : 0);
 	}
 	return ret;
 }
@@ -128,7 +139,7 @@ static int walk_l1_entry(struct walk *w, uint64_t entry)
 		return -EIO;
 	}
 	add_region(w, offset, q->cluster_size);
-	return walk_table(w, offset);
+	return walk_blocks(w->img, offset, take_block, w);
 }
 
 int qcow2_tree_regions(struct image *img, uint64_t l1_offset, uint64_t first, uint64_t end,
@@ -296,8 +307,9 @@ static int put_flag(struct flags *f, uint64_t *entry)
 	return ret;
 }
 
-static int flag_block(struct flags *f, struct cache_block *block, char *data, size_t len)
+static int flag_block(void *arg, struct cache_block *block, char *data, size_t len)
 {
+	struct flags *f = arg;
 	size_t step = 1u << f->q->entry_bits, first = len, last = 0;
 	int ret = 0;
 
@@ -319,30 +331,6 @@ static int flag_block(struct flags *f, struct cache_block *block, char *data, si
 	return ret;
 }
 
-static int flag_table(struct flags *f, uint64_t offset)
-{
-	uint64_t size = f->q->cluster_size;
-	int ret = 0;
-
-	for (uint64_t at = 0; ret == 0 && at < size;) {
-		struct cache_block *block;
-		const void *data;
-		size_t left;
-
-		ret = cache_get(f->img->cache, f->img->file, offset + at, &block, &data, &left);
-		if (ret < 0) {
-			image_fault(f->img, ret, 0, "the L2 table at 0x%" PRIx64 " cannot be read",
-				    offset);
-			return ret;
-		}
-		left = MIN(left, size - at);
-		ret = flag_block(f, block, (char *)data, left);
-		cache_put(block);
-		at += left;
-	}
-	return ret;
-}
-
 static int flag_l1_entry(struct flags *f, uint64_t at, bool with_l1)
 {
 	be64_t word;
@@ -361,7 +349,9 @@ static int flag_l1_entry(struct flags *f, uint64_t at, bool with_l1)
 		ret = cache_write(f->img->cache, f->img->file, at, &word, sizeof(word),
 				  QCOW2_TABLES);
 	}
-	return ret < 0 ? ret : flag_table(f, entry & QCOW2_OFFSET_MASK);
+	if (ret < 0)
+		return ret;
+	return walk_blocks(f->img, entry & QCOW2_OFFSET_MASK, flag_block, f);
 }
 
 static int set_flags(struct flags *f, uint64_t l1_offset, uint64_t n, bool with_l1)
