@@ -70,7 +70,7 @@ static const struct command_case cases[] = {
 	{"snapshot apply extended", "make cluster_size=16k,extended_l2=on; " TWO_SNAPSHOTS,
 	 "snapshot -a s1 disk.qcow2"},
 	{"snapshot apply full counts",
-	 "make cluster_size=1k,refcount_bits=2; fill; snap s1; snap s2; more",
+	 "make cluster_size=1k,refcount_bits=2; fill; snap s1; snap s2",
 	 "snapshot -a s1 disk.qcow2"},
 	{"snapshot delete first", "make cluster_size=1k; " TWO_SNAPSHOTS,
 	 "snapshot -d s1 disk.qcow2", .again = AGAIN_UNLESS_DONE},
