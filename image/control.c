@@ -240,15 +240,33 @@ bool image_snapshot_apply(struct image *img, unsigned index, GError **error)
 	return control_end(img, &r, ok, error);
 }
 
+/* With everything else at rest. A view has found the snapshot's clusters already. */
+static bool may_be_deleted(struct image *img, unsigned index, GError **error)
+{
+	g_autoptr(GPtrArray) list = img->format->snapshot_list(img, error);
+	const struct snapshot *s;
+
+	if (!list)
+		return false;
+	g_assert(index < list->len);
+	s = g_ptr_array_index(list, index);
+	if (!snapshot_is_shown(img, s->id))
+		return true;
+	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_BUSY, "Snapshot '%s' is in use", s->name);
+	return false;
+}
+
 bool image_snapshot_delete(struct image *img, unsigned index, GError **error)
 {
 	struct range r;
+	bool ok;
 
 	if (!img->format->snapshot_delete)
 		return unsupported(img, "has no internal snapshots", error);
 	if (!control_begin(img, &r, error))
 		return false;
-	return control_end(img, &r, img->format->snapshot_delete(img, index, error), error);
+	ok = may_be_deleted(img, index, error) && img->format->snapshot_delete(img, index, error);
+	return control_end(img, &r, ok, error);
 }
 
 bool image_snapshot_rename(struct image *img, unsigned index, const char *name, GError **error)

@@ -20,7 +20,7 @@ struct range {
 	struct range *next;
 };
 struct range_locks {
-	struct range *held;
+	struct range *first; /* held or waited for, in the order in which they came */
 	struct co_queue waiters;
 };
 /* r is the caller's and lives until range_unlock. Yields while an overlapping range excludes it. */
@@ -41,6 +41,8 @@ struct image_core {
 	struct co_rwlock lock; /* metadata: shared for map, exclusive for changes */
 	struct range_locks ranges;
 	struct image *owner;	/* view: the image that it shows a snapshot of */
+	char *shows;		/* view: the snapshot's ID */
+	GPtrArray *views;	/* of struct image: the views of it that are open; NULL: none */
 	GPtrArray *extra_files; /* struct file: data files, flushed with the image; NULL: none */
 	struct image_open_options options;
 	bool stays_raw;	     /* writable, and raw by guessing: see image_write */
@@ -150,6 +152,9 @@ bool control_flush(struct image *img, GError **error);
  * again and returns ok, or false when that failed. */
 bool control_begin(struct image *img, struct range *r, GError **error);
 bool control_end(struct image *img, struct range *r, bool ok, GError **error);
+
+/* snapshot.c: is a view of the snapshot with this ID open? */
+bool snapshot_is_shown(const struct image *img, const char *id);
 
 /* zero.c: moves in an iovec. Fills out (at least niov long) with bytes [skip, skip+len); entries
  * used. */

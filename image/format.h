@@ -41,6 +41,7 @@ enum image_error {
 	IMAGE_ERROR_REFUSED,	 /* a name in an image that the gate does not allow */
 	IMAGE_ERROR_LOCKED,	 /* somebody else uses it */
 	IMAGE_ERROR_NOT_FOUND,	 /* snapshot, format name, file */
+	IMAGE_ERROR_BUSY,	 /* this process itself still uses it: a view of a snapshot */
 	IMAGE_ERROR_USAGE,	 /* options that contradict each other or are unknown */
 };
 

@@ -65,7 +65,12 @@ static void image_close(struct image *img)
 	forget_files(img);
 	cache_unref(img->cache);
 	gate_free(img->gate);
+	if (core->owner && core->shows)
+		g_ptr_array_remove_fast(core->owner->core->views, img);
 	image_unref(core->owner);
+	if (core->views)
+		g_ptr_array_unref(core->views);
+	g_free(core->shows);
 	g_free(img->filename);
 	g_free(img->backing_name);
 	g_free(img->backing_format);

@@ -252,6 +252,7 @@ bool image_amend(struct image *img, struct options *options, const struct image_
 /* index: of the list that image_snapshots gives; an earlier list is out of date afterwards. */
 bool image_snapshot_create(struct image *img, const char *name, GError **error);
 bool image_snapshot_apply(struct image *img, unsigned index, GError **error);
+/* IMAGE_ERROR_BUSY while a view of it is open. */
 bool image_snapshot_delete(struct image *img, unsigned index, GError **error);
 /* Would image_set_backing be refused? false and *error: yes, and why. Writes nothing. */
 bool image_check_backing(struct image *img, const char *name, const char *format, GError **error);

@@ -2,15 +2,18 @@
 /*
  * Range locks of one disk: held from the map to the end of the I/O, so that
  * nothing frees or moves host space under a reader, and two writers of one
- * cluster do not both allocate it. The list is short (requests in flight).
+ * cluster do not both allocate it. Who comes later and overlaps waits also for those who still
+ * wait themselves: a change of structure, which wants the whole disk, would otherwise wait for as
+ * long as anybody writes. The list is short (requests in flight).
  */
 #include "config.h"
 
 #include "image/core.h"
 
+/* Is there one before r that it must wait for? */
 static bool excluded(const struct range_locks *l, const struct range *r)
 {
-	for (const struct range *h = l->held; h; h = h->next)
+	for (const struct range *h = l->first; h != r; h = h->next)
 		if (h->start < r->end && r->start < h->end && (h->exclusive || r->exclusive))
 			return true;
 	return false;
@@ -19,18 +22,19 @@ static bool excluded(const struct range_locks *l, const struct range *r)
 void range_lock(struct range_locks *l, struct range *r, uint64_t start, uint64_t len,
 		bool exclusive)
 {
-	r->start = start;
-	r->end = start + len;
-	r->exclusive = exclusive;
+	struct range **p = &l->first;
+
+	*r = (struct range){.start = start, .end = start + len, .exclusive = exclusive};
+	while (*p)
+		p = &(*p)->next;
+	*p = r;
 	while (excluded(l, r))
 		co_queue_wait(&l->waiters);
-	r->next = l->held;
-	l->held = r;
 }
 
 void range_unlock(struct range_locks *l, struct range *r)
 {
-	struct range **p = &l->held;
+	struct range **p = &l->first;
 
 	while (*p != r)
 		p = &(*p)->next;

@@ -106,6 +106,34 @@ int image_find_snapshot_param(GPtrArray *list, const char *param, GError **error
 	return i;
 }
 
+/* From now on the snapshot cannot be deleted, until the view is closed. */
+static bool note_view(struct image *img, unsigned index, struct image *view, GError **error)
+{
+	g_autoptr(GPtrArray) list = NULL;
+
+	if (!(img->flags & IMAGE_RDWR)) /* nothing can be deleted in it */
+		return true;
+	list = img->format->snapshot_list(img, error);
+	if (!list)
+		return false;
+	g_assert(index < list->len);
+	view->core->shows = g_strdup(((struct snapshot *)g_ptr_array_index(list, index))->id);
+	if (!img->core->views)
+		img->core->views = g_ptr_array_new();
+	g_ptr_array_add(img->core->views, view);
+	return true;
+}
+
+bool snapshot_is_shown(const struct image *img, const char *id)
+{
+	GPtrArray *views = img->core->views;
+
+	for (guint i = 0; views && i < views->len; i++)
+		if (strcmp(((struct image *)g_ptr_array_index(views, i))->core->shows, id) == 0)
+			return true;
+	return false;
+}
+
 /*
  * A read-only image that shows snapshot `index` of img; shares its file, cache and
  * backing image, and holds a reference to it.
@@ -140,6 +168,7 @@ struct image *image_view(struct image *img, unsigned index, GError **error)
 
 	co_rwlock_wrlock(&img->core->lock);
 	ok = img->format->view(img, index, view, error);
+	ok = ok && note_view(img, index, view, error);
 	co_rwlock_unlock(&img->core->lock);
 	if (ok)
 		return view;

@@ -33,20 +33,6 @@ static int through(struct image *img, int ret)
 	return mode == CACHE_WRITETHROUGH || mode == CACHE_DIRECTSYNC ? image_flush(img) : 0;
 }
 
-static void lock_clusters(struct image *img, struct range *r, uint64_t offset, uint64_t len)
-{
-	uint64_t grain = grain_of(img), start = offset - offset % grain;
-	uint64_t end = offset + len;
-
-	end += (grain - end % grain) % grain;
-	/* Two writers must not make half a header each. */
-	if (img->core->stays_raw && start < PROBE_HEAD) {
-		start = 0;
-		end = MAX(end, PROBE_HEAD);
-	}
-	range_lock(&img->core->ranges, r, start, end - start, true);
-}
-
 static bool extra_sync_failed(const struct image *img)
 {
 	const GPtrArray *extra = img->core->extra_files;
@@ -78,6 +64,23 @@ static int check_writable(const struct image *img, uint64_t offset, uint64_t len
 		return -EINVAL;
 	/* After a sync that failed nobody can promise that a later write will last. */
 	return file_sync_failed(img->file) || extra_sync_failed(img) ? -EIO : 0;
+}
+
+/* The disk may have become smaller, or a sync failed, while this waited: asked again. To be
+ * unlocked in any case. */
+static int lock_clusters(struct image *img, struct range *r, uint64_t offset, uint64_t len)
+{
+	uint64_t grain = grain_of(img), start = offset - offset % grain;
+	uint64_t end = offset + len;
+
+	end += (grain - end % grain) % grain;
+	/* Two writers must not make half a header each. */
+	if (img->core->stays_raw && start < PROBE_HEAD) {
+		start = 0;
+		end = MAX(end, PROBE_HEAD);
+	}
+	range_lock(&img->core->ranges, r, start, end - start, true);
+	return check_writable(img, offset, len);
 }
 
 /* See image_write of image.h; the range is locked. iov NULL: zeroes. */
@@ -430,8 +433,9 @@ int image_writev(struct image *img, uint64_t offset, const struct iovec *iov, in
 
 	if (ret < 0 || total == 0)
 		return ret;
-	lock_clusters(img, &r, offset, total);
-	ret = check_stays_raw(img, offset, iov, niov, total);
+	ret = lock_clusters(img, &r, offset, total);
+	if (ret == 0)
+		ret = check_stays_raw(img, offset, iov, niov, total);
 	if (ret == 0)
 		ret = tell_change(img, offset, total);
 	if (ret == 0 && img->core->options.detect_zeroes == DETECT_ZEROES_OFF)
@@ -461,8 +465,9 @@ int image_write_coded(struct image *img, uint64_t offset, const void *coded, siz
 		return ret;
 	if (!img->format->reserve || offset % grain || coded_len > grain)
 		return -ENOTSUP;
-	range_lock(&img->core->ranges, &r, offset, grain, true);
-	ret = tell_change(img, offset, grain);
+	ret = lock_clusters(img, &r, offset, MIN(grain, img->size - offset));
+	if (ret == 0)
+		ret = tell_change(img, offset, grain);
 	if (ret == 0) {
 		co_rwlock_wrlock(&img->core->lock);
 		ret = img->format->reserve(img, offset, grain, RESERVE_CODED, &c);
@@ -489,8 +494,9 @@ int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool ma
 
 	if (ret < 0 || len == 0)
 		return ret;
-	lock_clusters(img, &r, offset, len);
-	ret = check_stays_raw(img, offset, NULL, 0, len);
+	ret = lock_clusters(img, &r, offset, len);
+	if (ret == 0)
+		ret = check_stays_raw(img, offset, NULL, 0, len);
 	if (ret == 0)
 		ret = tell_change(img, offset, len);
 	if (ret == 0)
@@ -537,8 +543,9 @@ int image_discard(struct image *img, uint64_t offset, uint64_t len)
 	len -= skip;
 	if (!unmap_span(img, offset, len))
 		return 0;
-	lock_clusters(img, &r, offset, len);
-	ret = tell_change(img, offset, len);
+	ret = lock_clusters(img, &r, offset, len);
+	if (ret == 0)
+		ret = tell_change(img, offset, len);
 	if (ret == 0)
 		ret = discard_units(img, offset, len);
 	range_unlock(&img->core->ranges, &r);

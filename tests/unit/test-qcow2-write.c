@@ -573,6 +573,94 @@ static int co_parallel(void *arg)
 	return 0;
 }
 
+/*
+ * Snapshots come and go while others write without a pause: whoever changes the structure gets his
+ * turn, an open view keeps its bytes, and what it shows cannot be deleted.
+ */
+struct busy {
+	struct fixture *x;
+	bool stop;
+	uint64_t writes;
+};
+
+static int keep_writing(void *arg)
+{
+	struct busy *b = arg;
+
+	while (!b->stop) {
+		uint64_t n = b->writes++;
+
+		assert_int_equal(
+			fill_write(b->x, n * 7919 % 1000 * 1024, 1 + n % 255, 1 + n % 9000), 0);
+		g_assert(b->writes < 1000000); /* nobody got a turn */
+	}
+	return 0;
+}
+
+static unsigned index_of(struct image *img, const char *name)
+{
+	g_autoptr(GPtrArray) list = image_snapshots(img, NULL);
+	int i = image_find_snapshot(list, name, NULL);
+
+	assert_true(i >= 0);
+	return (unsigned)i;
+}
+
+static void expect_view(struct image *view, const uint8_t *bytes)
+{
+	g_autofree uint8_t *now = g_malloc(view->size);
+
+	assert_int_equal(image_read(view, 0, now, view->size), 0);
+	assert_memory_equal(now, bytes, view->size);
+}
+
+static void come_and_go(struct busy *b)
+{
+	struct image *img = b->x->img, *view;
+	g_autofree uint8_t *bytes = g_malloc(img->size);
+	uint64_t seen = b->writes;
+	GError *error = NULL;
+
+	assert_true(image_snapshot_create(img, "old", NULL));
+	assert_true(image_snapshot_create(img, "shown", NULL));
+	view = image_view(img, index_of(img, "shown"), NULL);
+	assert_non_null(view);
+	assert_int_equal(image_read(view, 0, bytes, view->size), 0);
+	while (b->writes < seen + 300)
+		co_relax();
+	assert_true(image_snapshot_delete(img, index_of(img, "old"), NULL));
+	expect_view(view, bytes);
+	assert_false(image_snapshot_delete(img, index_of(img, "shown"), &error));
+	assert_true(g_error_matches(error, IMAGE_ERROR, IMAGE_ERROR_BUSY));
+	g_clear_error(&error);
+	assert_true(image_snapshot_apply(img, index_of(img, "shown"), NULL));
+	expect_view(view, bytes);
+	image_unref(view);
+	assert_true(image_snapshot_delete(img, index_of(img, "shown"), NULL));
+}
+
+static int co_structure(void *arg)
+{
+	for (unsigned round = 0; round < 6; round++) {
+		struct fixture x = begin(round % 2 ? "512" : "4096", round % 3 ? "16" : "64");
+		struct busy b = {.x = &x};
+		struct co_group group;
+
+		file_fault_yield(x.f, true);
+		co_group_init(&group, 4);
+		for (unsigned i = 0; i < 4; i++)
+			co_group_spawn(&group, keep_writing, &b);
+		come_and_go(&b);
+		assert_true(image_resize(x.img, 2u << 20, NULL, NULL));
+		b.stop = true;
+		assert_int_equal(co_group_wait(&group), 0);
+		assert_int_equal(image_flush(x.img), 0);
+		expect_clean(&x);
+		end(&x);
+	}
+	return 0;
+}
+
 /* After a failed sync all fails; what is on disk was never worse than leaks. */
 static int co_any_sync(void *arg)
 {
@@ -608,6 +696,7 @@ TEST_IN_LOOP(data_on_a_table, co_data_on_a_table)
 TEST_IN_LOOP(any_write, co_any_write)
 TEST_IN_LOOP(any_read, co_any_read)
 TEST_IN_LOOP(parallel, co_parallel)
+TEST_IN_LOOP(structure, co_structure)
 TEST_IN_LOOP(any_sync, co_any_sync)
 
 int main(void)
@@ -625,6 +714,7 @@ int main(void)
 		cmocka_unit_test(test_any_write),
 		cmocka_unit_test(test_any_read),
 		cmocka_unit_test(test_parallel),
+		cmocka_unit_test(test_structure),
 		cmocka_unit_test(test_any_sync),
 	};
 
