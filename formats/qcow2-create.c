@@ -46,6 +46,8 @@ const struct option_desc qcow2_create_options[] = {
 	{"refcount_bits", OPTION_NUMBER, "Width of a reference count entry in bits", "16"},
 	{"nocow", OPTION_BOOL, "Turn off copy-on-write (valid only on btrfs)", NULL,
 	 .protocol = true},
+	{"extent_size_hint", OPTION_SIZE, "Extent size hint for the image file, 0 to disable", NULL,
+	 .protocol = true},
 	{NULL},
 };
 
@@ -172,7 +174,7 @@ static bool parse(struct qcow2_new *n, struct options *o, GError **error)
 	    !options_take_bool(o, "extended_l2", &n->shape.extended, error) ||
 	    !options_take_bool(o, "lazy_refcounts", &n->lazy_refcounts, error) ||
 	    !options_take_bool(o, "data_file_raw", &n->data_file_raw, error) ||
-	    !options_take_bool(o, "nocow", &n->nocow, error))
+	    !new_file_take_hints(&n->hints, o, error))
 		return false;
 	n->backing_file = options_take_string(o, "backing_file");
 	n->backing_format = options_take_string(o, "backing_fmt");
@@ -343,10 +345,11 @@ static bool write_files(const struct qcow2_new *n, const struct qcow2_layout *l,
 {
 	g_autofree char *data_path =
 		n->data_file ? image_path_beside(filename, n->data_file) : NULL;
-	struct new_file image = {.path = filename, .nocow = n->nocow};
-	struct new_file data = {.path = data_path, .nocow = n->nocow};
+	struct new_file image = n->hints, data = n->hints;
 	int ret;
 
+	image.path = filename;
+	data.path = data_path;
 	if (!new_file_open(&image, error))
 		return false;
 	if (data_path && !new_file_open(&data, error)) {

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "image/bytes.h"
+#include "image/create.h"
 #include "image/image.h"
 
 struct spacemap;
@@ -478,7 +479,8 @@ struct qcow2_new { /* the options, understood */
 		QCOW2_PREALLOC_FALLOC,
 		QCOW2_PREALLOC_FULL
 	} preallocation;
-	bool lazy_refcounts, data_file_raw, nocow, has_size;
+	bool lazy_refcounts, data_file_raw, has_size;
+	struct new_file hints; /* of its files */
 	char *backing_file, *backing_format, *data_file;
 };
 /* Takes the options and refuses what contradicts itself; *n is what qcow2_new_clear frees. */

@@ -21,9 +21,11 @@ static const struct option_desc raw_open_options[] = {
 
 static const struct option_desc raw_create_options[] = {
 	{"size", OPTION_SIZE, "Virtual disk size", NULL},
+	{"nocow", OPTION_BOOL, "Turn off copy-on-write (valid only on btrfs)", NULL,
+	 .protocol = true},
 	{"preallocation", OPTION_STRING, "Preallocation mode (allowed values: off, falloc, full)",
 	 NULL, .protocol = true},
-	{"nocow", OPTION_BOOL, "Turn off copy-on-write (valid only on btrfs)", NULL,
+	{"extent_size_hint", OPTION_SIZE, "Extent size hint for the image file, 0 to disable", NULL,
 	 .protocol = true},
 	{NULL},
 };
@@ -118,24 +120,22 @@ static int make_space(struct file *f, uint64_t from, uint64_t to, const char *mo
 	return ret ? ret : file_flush(f);
 }
 
-static bool create_file(const char *filename, uint64_t size, const char *mode, bool nocow,
-			GError **error)
+static bool create_file(struct new_file *n, uint64_t size, const char *mode, GError **error)
 {
-	struct new_file n = {.path = filename, .nocow = nocow};
 	int ret;
 
-	if (!new_file_open(&n, error))
+	if (!new_file_open(n, error))
 		return false;
-	ret = new_file_empty(&n);
+	ret = new_file_empty(n);
 	if (ret == 0)
-		ret = make_space(n.file, 0, size, mode);
+		ret = make_space(n->file, 0, size, mode);
 	if (ret == 0) {
-		new_file_keep(&n);
+		new_file_keep(n);
 		return true;
 	}
-	new_file_drop(&n);
+	new_file_drop(n);
 	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
-		    "Could not make '%s' %" G_GUINT64_FORMAT " bytes long: %s", filename, size,
+		    "Could not make '%s' %" G_GUINT64_FORMAT " bytes long: %s", n->path, size,
 		    g_strerror(-ret));
 	return false;
 }
@@ -143,11 +143,11 @@ static bool create_file(const char *filename, uint64_t size, const char *mode, b
 static bool raw_create(const char *filename, struct options *options, GError **error)
 {
 	g_autofree char *mode = options_take_string(options, "preallocation");
+	struct new_file n = {.path = filename};
 	uint64_t size = UINT64_MAX;
-	bool nocow = false;
 
 	if (!options_take_size(options, "size", &size, error) ||
-	    !options_take_bool(options, "nocow", &nocow, error))
+	    !new_file_take_hints(&n, options, error))
 		return false;
 	if (size == UINT64_MAX) {
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
@@ -156,7 +156,7 @@ static bool raw_create(const char *filename, struct options *options, GError **e
 	}
 	if (mode && !check_mode(mode, error))
 		return false;
-	return create_file(filename, size, mode ? mode : "off", nocow, error);
+	return create_file(&n, size, mode ? mode : "off", error);
 }
 
 static bool raw_resize(struct image *img, uint64_t size, struct options *options, GError **error)

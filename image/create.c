@@ -8,6 +8,22 @@
 
 #include "image/core.h"
 #include "image/create.h"
+#include "image/option.h"
+
+bool new_file_take_hints(struct new_file *n, struct options *options, GError **error)
+{
+	uint64_t hint = 1 << 20; /* images grow by small pieces, which would fragment them */
+
+	if (!options_take_bool(options, "nocow", &n->nocow, error) ||
+	    !options_take_size(options, "extent_size_hint", &hint, error))
+		return false;
+	if (hint > UINT32_MAX) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE, "Extent size hint is too large");
+		return false;
+	}
+	n->extent_hint = hint;
+	return true;
+}
 
 bool new_file_open(struct new_file *n, GError **error)
 {
@@ -50,6 +66,8 @@ int new_file_empty(struct new_file *n)
 	if (is_device(n->file))
 		return 0;
 	ret = file_truncate(n->file, 0);
+	if (ret == 0 && n->extent_hint)
+		file_hint_extents(n->file, n->extent_hint);
 	/* Before anything new is in it: a header of old above clusters of today is a trap. */
 	return ret < 0 || was_empty ? ret : file_flush(n->file);
 }

@@ -8,17 +8,21 @@
 #include <stdint.h>
 
 struct file;
+struct options;
 
 /*
  * A file that is about to become an image: opened or made, locked against everybody, and left as
  * it was until new_file_empty. It ends with new_file_keep or new_file_drop.
  */
 struct new_file {
-	const char *path; /* the caller's */
-	bool nocow;	  /* ask btrfs not to copy on write */
+	const char *path;     /* the caller's */
+	bool nocow;	      /* ask btrfs not to copy on write */
+	uint32_t extent_hint; /* ask XFS to allocate so many bytes at a time; 0: don't */
 	struct file *file;
 	bool made; /* it did not exist before */
 };
+/* Takes nocow and extent_size_hint, of which each driver with files offers both. */
+bool new_file_take_hints(struct new_file *n, struct options *options, GError **error);
 /* false: "Could not create 'path': ..."; nothing is left. */
 bool new_file_open(struct new_file *n, GError **error);
 /* Cuts it to nothing; a device stays as it is. 0 or -errno. Yields. */

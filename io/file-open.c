@@ -128,6 +128,18 @@ static void turn_off_cow(int fd)
 	}
 }
 
+void file_hint_extents(struct file *f, uint32_t bytes)
+{
+	int fd = file_fd(f);
+	struct fsxattr attr;
+
+	if (fd < 0 || ioctl(fd, FS_IOC_FSGETXATTR, &attr) != 0)
+		return;
+	attr.fsx_xflags |= FS_XFLAG_EXTSIZE;
+	attr.fsx_extsize = bytes;
+	(void)ioctl(fd, FS_IOC_FSSETXATTR, &attr); /* a hint, so a failure is not worth a word */
+}
+
 /* All that comes between open(2) and the first use; the caller closes on failure. */
 static bool set_up(struct posix_file *p, const char *path, const struct file_options *o,
 		   GError **error)

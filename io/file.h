@@ -75,6 +75,8 @@ struct file_options {
  * Does not yield.
  */
 struct file *file_open(const char *path, const struct file_options *options, GError **error);
+/* Asks XFS to allocate `bytes` at a time; an empty file only, elsewhere nothing. */
+void file_hint_extents(struct file *f, uint32_t bytes);
 /*
  * For tests: from now on every file that this thread opens is passed to wrap, whose answer
  * file_open returns (it takes over the reference to `opened` and never fails). So a test can

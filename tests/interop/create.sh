@@ -74,7 +74,7 @@ json_eq q.info i.info
 for o in compat=0.10 compat=v2 compat=1.1 compat=v3 cluster_size=512 cluster_size=2M \
 	cluster_size=4k refcount_bits=1 refcount_bits=2 refcount_bits=8 refcount_bits=64 \
 	lazy_refcounts=on extended_l2=on extended_l2=on,cluster_size=16k compression_type=zstd \
-	data_file=d.raw data_file=d.raw,data_file_raw=on nocow=on \
+	data_file=d.raw data_file=d.raw,data_file_raw=on nocow=on extent_size_hint=0 \
 	backing_file=base.raw,backing_fmt=raw preallocation=off preallocation=metadata \
 	preallocation=falloc preallocation=full compat=0.10,preallocation=metadata \
 	extended_l2=on,preallocation=metadata preallocation=metadata,refcount_bits=1 \
@@ -108,3 +108,6 @@ refused x.qcow2 1M 2M
 refused x.qcow2 1x
 same_text create -f qcow2 -o help
 same_text create -f raw -o '?'
+same_text create -f raw -o '?' r.raw
+same_text create -f raw -o extent_size_hint=0,preallocation=falloc,nocow=off r.raw 1M
+same_text create -f raw -o extent_size_hint=4G r.raw 1M
