@@ -40,6 +40,10 @@ def timed(argv, out="/dev/null", runs=1, first_byte_of=None, allow=(0,)):
     return result
 
 
+def run_quiet(*argv):
+    subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
+
+
 def must_equal(left, right, what):
     if not filecmp.cmp(left, right, shallow=False):
         raise WrongResult(f"{what}: {left} and {right} differ")
@@ -104,12 +108,12 @@ class RandomReads(MountCase):
 
     def verify(self, side):
         with self.mount(side) as mount:
-            program("readers", *self.options, "-c", self.images.raw(), mount.disk)
+            program("random", *self.options, "-c", self.images.raw(), mount.disk)
 
     def measure(self, mount):
         # The two sides of a round read the same blocks; the next round others.
         self.seed += 1
-        return program("readers", *self.options, "-s", str(self.seed // 2 * 4099), mount.disk)["wall"]
+        return program("random", *self.options, "-s", str(self.seed // 2 * 4099), mount.disk)["wall"]
 
 
 class SparseCopy(MountCase):

@@ -84,6 +84,14 @@ class Images:
         return self.make("flat.qcow2", lambda path: run(
             "qemu-img", "convert", "-O", "qcow2", self.raw(), path))
 
+    def empty(self):
+        return self.make("empty.qcow2", lambda path: run(
+            "qemu-img", "create", "-q", "-f", "qcow2", path, str(self.size)))
+
+    def empty16(self):
+        return self.make("empty16.qcow2", lambda path: run(
+            "qemu-img", "create", "-q", "-f", "qcow2", path, str(16 * self.size)))
+
     def compressed(self):
         return self.make("compressed.qcow2", lambda path: run(
             "qemu-img", "convert", "-c", "-W", "-m", "4", "-O", "qcow2", self.raw(), path))

@@ -67,14 +67,18 @@ class Mount:
                 self.rss = peak_memory(self.process.pid)
             unmount(self.where)
             if self.process:
-                self.process.terminate()
-                try:
-                    self.process.wait(10)
-                except subprocess.TimeoutExpired:
-                    self.process.kill()
-                    self.process.wait()
+                self.end_daemon()
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def end_daemon(self):
+        """It may have to write what it holds: killed only when it hangs."""
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def start_daemon(self, argv):
         self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -87,23 +91,23 @@ class Mount:
 
 
 class Ours(Mount):
-    def __init__(self, image, scratch):
+    def __init__(self, image, scratch, writable=False):
         super().__init__(scratch)
-        self.image = image
+        self.image, self.writable = image, writable
         self.where = os.path.join(self.folder, "mnt")
         self.disk = os.path.join(self.where, "disk.raw")
         os.mkdir(self.where)
 
     def command(self, *options):
         """The command line a user would type."""
-        return ["imgfs", *options, self.image, self.where]
+        return ["imgfs", *options, *(["-o", "rw"] if self.writable else []), self.image, self.where]
 
     def start(self):
         self.start_daemon(self.command("-f"))
 
 
 class Peer(Mount):
-    """writable and cache are for making images, never for figures."""
+    """cache, an addition to the block device's options, is for making images, never for figures."""
 
     def __init__(self, image, scratch, writable=False, cache=None):
         super().__init__(scratch)

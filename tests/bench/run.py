@@ -21,6 +21,7 @@ import sys
 
 import cases
 import images
+import writes
 
 SIDES = ("ours", "peer")
 
@@ -82,7 +83,8 @@ def main():
     # An interrupted run unwinds, so mounts and daemons end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     os.makedirs(options.scratch, exist_ok=True)
-    chosen = [case for case in cases.all_cases(images.Images(options.scratch, options.size << 20))
+    made = images.Images(options.scratch, options.size << 20)
+    chosen = [case for case in cases.all_cases(made) + writes.all_cases(made)
               if not options.case or any(case.name.startswith(word) for word in options.case)]
     if options.list or not chosen:
         print("\n".join(case.name for case in chosen) or "no such case")

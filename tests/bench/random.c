@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * readers [-d] [-t THREADS] [-b BYTES] [-s SEED] [-c REFERENCE] -n READS FILE
+ * random [-d] [-w] [-t THREADS] [-b BYTES] [-s SEED] [-c REFERENCE] -n BLOCKS FILE
  *
- * Random reads of FILE by some threads, each with a descriptor of its own; no
- * block is read twice in a run, so the page cache never answers. Prints the
- * seconds as JSON.
+ * Random reads, or writes, of FILE by some threads, each with a descriptor of its own; no
+ * block is met twice in a run, so the page cache never answers. Writes end with an fsync,
+ * which is a part of the time. Prints the seconds as JSON.
  *
  *   -d  O_DIRECT
- *   -n  reads of each thread
- *   -c  compares every block with the same block of REFERENCE (not for timing)
+ *   -w  writes: the same bytes for the same seed
+ *   -n  blocks of each thread
+ *   -c  compares every block read with the same block of REFERENCE (not for timing)
  */
 #include "config.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,9 +26,10 @@
 #include <unistd.h>
 
 static const char *path, *reference;
-static uint64_t blocks, reads, seed, block_size = 4096;
+static uint64_t blocks, count, seed, block_size = 4096;
 static unsigned bits;
-static int threads = 1, open_flags = O_RDONLY | O_CLOEXEC;
+static bool writing;
+static int threads = 1, open_flags = O_CLOEXEC;
 
 /*
  * A bijection of the numbers below 2^bits that looks random: each step can be
@@ -46,7 +49,7 @@ static uint64_t scatter(uint64_t x)
 
 static void fail(const char *what, const char *name, int err)
 {
-	fprintf(stderr, "readers: %s %s: %s\n", what, name, strerror(err));
+	fprintf(stderr, "random: %s %s: %s\n", what, name, strerror(err));
 	exit(1);
 }
 
@@ -56,6 +59,26 @@ static void read_block(int fd, const char *name, void *buf, uint64_t offset)
 
 	if (n != (ssize_t)block_size)
 		fail("read", name, n < 0 ? errno : EIO);
+}
+
+static void write_block(int fd, void *buf, uint64_t block)
+{
+	uint64_t stamp = block * UINT64_C(0x9e3779b97f4a7c15) + seed;
+	ssize_t n;
+
+	memcpy(buf, &stamp, sizeof(stamp));
+	n = pwrite(fd, buf, block_size, (off_t)(block * block_size));
+	if (n != (ssize_t)block_size)
+		fail("write", path, n < 0 ? errno : EIO);
+}
+
+static void check_block(int ref, const void *buf, void *expect, uint64_t block)
+{
+	read_block(ref, reference, expect, block * block_size);
+	if (memcmp(buf, expect, block_size) == 0)
+		return;
+	fprintf(stderr, "random: block %llu differs\n", (unsigned long long)block);
+	exit(1);
 }
 
 static int open_file(const char *name, int flags)
@@ -69,30 +92,31 @@ static int open_file(const char *name, int flags)
 	return fd;
 }
 
-static void *reader(void *arg)
+static void *worker(void *arg)
 {
 	uint64_t index = (uint64_t)(uintptr_t)arg;
-	int fd = open_file(path, open_flags);
+	int fd = open_file(path, open_flags | (writing ? O_WRONLY : O_RDONLY));
 	int ref = reference ? open_file(reference, O_RDONLY | O_CLOEXEC) : -1;
 	void *buf, *expect;
 
 	if (posix_memalign(&buf, 4096, block_size) || posix_memalign(&expect, 4096, block_size))
 		fail("memory for", path, ENOMEM);
-	for (uint64_t done = 0; done < reads; index += (uint64_t)threads) {
+	memset(buf, 0xa5, block_size);
+	for (uint64_t done = 0; done < count; index += (uint64_t)threads) {
 		uint64_t block = scatter(index);
 
 		if (block >= blocks)
 			continue;
-		read_block(fd, path, buf, block * block_size);
 		done++;
-		if (ref < 0)
-			continue;
-		read_block(ref, reference, expect, block * block_size);
-		if (memcmp(buf, expect, block_size)) {
-			fprintf(stderr, "readers: block %llu differs\n", (unsigned long long)block);
-			exit(1);
-		}
+		if (writing)
+			write_block(fd, buf, block);
+		else
+			read_block(fd, path, buf, block * block_size);
+		if (ref >= 0)
+			check_block(ref, buf, expect, block);
 	}
+	if (writing && fsync(fd))
+		fail("fsync of", path, errno);
 	free(buf);
 	free(expect);
 	close(fd);
@@ -110,7 +134,7 @@ static void measure(void)
 		fail("memory for", path, ENOMEM);
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	for (int i = 0; i < threads; i++) {
-		int err = pthread_create(&ids[i], NULL, reader, (void *)(uintptr_t)i);
+		int err = pthread_create(&ids[i], NULL, worker, (void *)(uintptr_t)i);
 
 		if (err)
 			fail("thread for", path, err);
@@ -128,10 +152,13 @@ int main(int argc, char **argv)
 	struct stat st;
 	int opt;
 
-	while ((opt = getopt(argc, argv, "dt:b:s:c:n:")) != -1) {
+	while ((opt = getopt(argc, argv, "dwt:b:s:c:n:")) != -1) {
 		switch (opt) {
 		case 'd':
 			open_flags |= O_DIRECT;
+			break;
+		case 'w':
+			writing = true;
 			break;
 		case 't':
 			threads = atoi(optarg);
@@ -146,23 +173,24 @@ int main(int argc, char **argv)
 			reference = optarg;
 			break;
 		case 'n':
-			reads = strtoull(optarg, NULL, 0);
+			count = strtoull(optarg, NULL, 0);
 			break;
 		default:
 			return 2;
 		}
 	}
-	if (optind != argc - 1 || threads < 1 || block_size < 512 || !reads) {
-		fprintf(stderr, "usage: readers [-d] [-t THREADS] [-b BYTES] [-s SEED] "
-				"[-c REFERENCE] -n READS FILE\n");
+	if (optind != argc - 1 || threads < 1 || block_size < 512 || !count ||
+	    (writing && reference)) {
+		fprintf(stderr, "usage: random [-d] [-w] [-t THREADS] [-b BYTES] [-s SEED] "
+				"[-c REFERENCE] -n BLOCKS FILE\n");
 		return 2;
 	}
 	path = argv[optind];
 	if (stat(path, &st))
 		fail("stat", path, errno);
 	blocks = (uint64_t)st.st_size / block_size;
-	if (blocks / (uint64_t)threads < reads) {
-		fprintf(stderr, "readers: %s has only %llu blocks\n", path,
+	if (blocks / (uint64_t)threads < count) {
+		fprintf(stderr, "random: %s has only %llu blocks\n", path,
 			(unsigned long long)blocks);
 		return 2;
 	}
