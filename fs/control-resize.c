@@ -26,13 +26,12 @@ static bool take_shrink(char **line)
 static int resize(struct tree *t, uint64_t size, GError **error)
 {
 	uint64_t before = tree_image(t)->size;
-	g_autofree char *text = g_strdup_printf("%" G_GUINT64_FORMAT, size);
 
 	if (!image_resize(tree_image(t), size, NULL, error))
 		return -control_errno(*error);
 	tree_wrote(t);
 	if (size != before)
-		events_tell("resized", "size", text, NULL);
+		events_tell("resized", EVENT_NUMBER("size", size));
 	return 0;
 }
 

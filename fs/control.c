@@ -124,9 +124,7 @@ int control_run(struct tree *t, const char *source, control_fn *fn, void *arg)
 	int ret;
 
 	if (!tree_is_writable(t)) {
-		ret = control_refuse(
-			&error, EROFS,
-			"the mount is read-only: mount with -o rw to change the image");
+		ret = control_refuse(&error, EROFS, STATUS_READ_ONLY);
 	} else {
 		co_mutex_lock(&commands);
 		ret = fn(t, arg, &error);
@@ -424,7 +422,6 @@ void control_op_open(fuse_req_t req, uint64_t node, struct fuse_file_info *fi)
 	}
 	o = open_new(file);
 	fi->direct_io = 1;
-	fi->nonseekable = !file->show;
 	fi->fh = (uintptr_t)o;
 	request_start(request_new(req, fi, NULL, 0, run_open));
 }
@@ -468,7 +465,8 @@ static int make_text(struct request *r)
 static void run_read(struct request *r)
 {
 	struct control_open *o = r->o;
-	uint64_t at = 0, len = 0;
+	g_autofree char *bytes = NULL;
+	size_t len = 0;
 	bool made;
 	int ret;
 
@@ -482,12 +480,15 @@ static void run_read(struct request *r)
 	}
 	g_mutex_lock(&o->lock);
 	if (o->text) {
-		at = r->offset >= o->text_start ? r->offset - o->text_start : 0;
+		uint64_t at = r->offset >= o->text_start ? r->offset - o->text_start : 0;
+
 		at = MIN(at, o->text->len);
 		len = MIN(r->size, o->text->len - at);
+		bytes = g_memdup2(o->text->str + at, len);
 	}
-	fuse_reply_buf(r->req, len ? o->text->str + at : NULL, len);
 	g_mutex_unlock(&o->lock);
+	/* Last: with the answer the file may be closed, on another loop. */
+	fuse_reply_buf(r->req, bytes, len);
 }
 
 void control_op_read(fuse_req_t req, uint64_t offset, size_t size, struct fuse_file_info *fi)
@@ -577,6 +578,7 @@ static unsigned poll_events(struct control_open *o)
 void control_op_poll(fuse_req_t req, struct fuse_file_info *fi, struct fuse_pollhandle *ph)
 {
 	struct control_open *o = (struct control_open *)(uintptr_t)fi->fh;
+	unsigned events;
 
 	if (o->events) {
 		events_reply_poll(o->events, req, ph);
@@ -588,8 +590,9 @@ void control_op_poll(fuse_req_t req, struct fuse_file_info *fi, struct fuse_poll
 			fuse_pollhandle_destroy(o->poll);
 		o->poll = ph;
 	}
-	fuse_reply_poll(req, poll_events(o));
+	events = poll_events(o);
 	g_mutex_unlock(&o->lock);
+	fuse_reply_poll(req, events);
 }
 
 static void notify(struct control_open *o)

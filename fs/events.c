@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <stdarg.h>
 #include <string.h>
 
 #include "fs/session.h"
@@ -149,33 +148,17 @@ static void push_all(const GString *line)
 
 /* ---- telling ---- */
 
-void events_tell(const char *name, ...)
+void events_tell_rows(const char *name, const struct event_row *rows)
 {
 	g_autoptr(GString) line = g_string_new(NULL);
 	struct report *r = begin_line(line, name);
-	const char *key;
-	va_list args;
 
-	va_start(args, name);
-	while ((key = va_arg(args, const char *))) {
-		const char *value = va_arg(args, const char *);
-
-		if (value)
-			report_string(r, key, value);
+	for (; rows->key; rows++) {
+		if (rows->is_number)
+			report_uint(r, rows->key, rows->number);
+		else if (rows->string)
+			report_string(r, rows->key, rows->string);
 	}
-	va_end(args);
-	end_line(r);
-	push_all(line);
-}
-
-void events_tell_progress(const char *name, const char *job, uint64_t done, uint64_t total)
-{
-	g_autoptr(GString) line = g_string_new(NULL);
-	struct report *r = begin_line(line, name);
-
-	report_string(r, "job", job);
-	report_uint(r, "done", done);
-	report_uint(r, "total", total);
 	end_line(r);
 	push_all(line);
 }
@@ -267,8 +250,10 @@ void events_reply_poll(struct events_reader *r, fuse_req_t req, struct fuse_poll
 
 void events_end(void)
 {
+	static const struct event_row none;
+
 	if (!__atomic_exchange_n(&ending, true, __ATOMIC_ACQ_REL))
-		events_tell("unmount", NULL);
+		events_tell_rows("unmount", &none);
 	g_mutex_lock(&lock);
 	ended = true;
 	for (GList *l = readers.head; l; l = l->next) {

@@ -17,12 +17,25 @@
 struct events_reader;
 
 /*
- * Tells all readers of an event: {"event": NAME, "time": SECONDS, KEY: VALUE, ...}. The arguments
- * after name are pairs of const char *, ended by NULL; a pair with the value NULL is left out.
+ * Tells all readers of an event: {"event": NAME, "time": SECONDS, KEY: VALUE, ...}. NULL for a
+ * string leaves its row out.
  */
-void events_tell(const char *name, ...) G_GNUC_NULL_TERMINATED;
-/* The same with two numbers in front of the pairs: how far a job is. */
-void events_tell_progress(const char *name, const char *job, uint64_t done, uint64_t total);
+struct event_row {
+	const char *key, *string;
+	uint64_t number; /* with key, when string is NULL and is_number is set */
+	bool is_number;
+};
+#define EVENT_STRING(key, value)                                                                   \
+	{                                                                                          \
+		(key), (value), 0, false                                                           \
+	}
+#define EVENT_NUMBER(key, value)                                                                   \
+	{                                                                                          \
+		(key), NULL, (value), true                                                         \
+	}
+#define events_tell(name, ...)                                                                     \
+	events_tell_rows(name, (const struct event_row[]){__VA_ARGS__, {NULL, NULL, 0, false}})
+void events_tell_rows(const char *name, const struct event_row *rows);
 
 struct events_reader *events_open(void);
 /* Answers the reads that wait. */

@@ -89,7 +89,7 @@ int snapshot_create(struct tree *t, void *arg, GError **error)
 		ret = errno_of(error);
 	tree_change_end(t, ret ? TREE_SAME : TREE_ADDED, 0);
 	if (!ret)
-		events_tell("snapshot-created", "name", c->name, NULL);
+		events_tell("snapshot-created", EVENT_STRING("name", c->name));
 	return ret;
 }
 
@@ -123,7 +123,7 @@ int snapshot_delete(struct tree *t, void *arg, GError **error)
 	}
 	tree_change_end(t, ret ? TREE_SAME : TREE_REMOVED, (unsigned)index);
 	if (!ret)
-		events_tell("snapshot-deleted", "name", name, NULL);
+		events_tell("snapshot-deleted", EVENT_STRING("name", name));
 	return ret;
 }
 
@@ -149,7 +149,8 @@ int snapshot_rename(struct tree *t, void *arg, GError **error)
 	}
 	tree_change_end(t, ret ? TREE_SAME : TREE_RENAMED, 0);
 	if (!ret)
-		events_tell("snapshot-renamed", "name", name, "new_name", c->new_name, NULL);
+		events_tell("snapshot-renamed", EVENT_STRING("name", name),
+			    EVENT_STRING("new_name", c->new_name));
 	return ret;
 }
 
@@ -184,7 +185,7 @@ int snapshot_apply(struct tree *t, void *arg, GError **error)
 	ret = apply_barred(t, c, &name, error);
 	handles_unbar();
 	if (!ret)
-		events_tell("snapshot-applied", "name", name, NULL);
+		events_tell("snapshot-applied", EVENT_STRING("name", name));
 	return ret;
 }
 

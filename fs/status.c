@@ -140,7 +140,8 @@ void status_error(int err, const char *source, const char *sentence)
 	is_new = is_new_kind(sentence);
 	g_mutex_unlock(&lock);
 	if (is_new)
-		events_tell("error", "source", source, "message", sentence, NULL);
+		events_tell("error", EVENT_NUMBER("errno", (uint64_t)err),
+			    EVENT_STRING("source", source), EVENT_STRING("message", sentence));
 }
 
 bool status_job_begin(const char *name)
@@ -157,7 +158,7 @@ bool status_job_begin(const char *name)
 	}
 	g_mutex_unlock(&lock);
 	if (good)
-		events_tell("job-started", "job", name, NULL);
+		events_tell("job-started", EVENT_STRING("job", name));
 	return good;
 }
 
@@ -175,7 +176,8 @@ void status_job_progress(uint64_t done, uint64_t total)
 	}
 	g_mutex_unlock(&lock);
 	if (name)
-		events_tell_progress("job-progress", name, done, total);
+		events_tell("job-progress", EVENT_STRING("job", name), EVENT_NUMBER("done", done),
+			    EVENT_NUMBER("total", total));
 }
 
 void status_job_end(enum status_job_end how, const char *sentence)
@@ -187,7 +189,7 @@ void status_job_end(enum status_job_end how, const char *sentence)
 	job.running = false;
 	name = g_strdup(job.name);
 	g_mutex_unlock(&lock);
-	events_tell(names[how], "job", name, "message", sentence, NULL);
+	events_tell(names[how], EVENT_STRING("job", name), EVENT_STRING("message", sentence));
 }
 
 /* ---- the text ---- */
@@ -251,6 +253,8 @@ void status_show(struct tree *t, GString *out)
 	report_begin_object(r, NULL);
 	report_string(r, "mode", mode);
 	report_bool(r, "writable", tree_is_writable(t));
+	if (!tree_is_writable(t))
+		report_string(r, "hint", STATUS_READ_ONLY);
 	report_string(r, "image", image);
 	report_string(r, "format", img->format->name);
 	report_string(r, "mountpoint", mountpoint);

@@ -35,6 +35,9 @@ void status_job_progress(uint64_t done, uint64_t total);
 /* sentence: why it failed; NULL else. */
 void status_job_end(enum status_job_end how, const char *sentence);
 
+/* What is said to who wants to change something in a read-only mount. */
+#define STATUS_READ_ONLY "the mount is read-only: mount with -o rw to change the image"
+
 /* The text of control/status. */
 void status_show(struct tree *t, GString *out);
 

@@ -150,6 +150,16 @@ wait_for_lock() {
 	fail "nobody locks $1"
 }
 
+# wait_until_waits PID NAME: until the background process is NAME and waits in a system call.
+wait_until_waits() {
+	local i
+	for ((i = 0; i < 200; i++)); do
+		! grep -q "($2) S" "/proc/$1/stat" || { sleep 0.2 && return 0; }
+		sleep 0.05
+	done
+	fail "$2 (process $1) does not wait"
+}
+
 # ---- mounts
 
 imgfs_pids() { pgrep -f -- "imgfs .*$1( |\$)" || true; }
