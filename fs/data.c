@@ -200,38 +200,63 @@ int data_seek(const struct window *w, uint64_t offset, int whence, uint64_t *fou
 #define MEMO_MAX       65536
 
 /* Node -> blocks, of all loops: so they agree, and one of them counts. */
+struct memo {
+	uint64_t node, blocks;
+	uint64_t at;	/* the value of `changes` when counting began */
+	uint64_t again; /* loop_now from which on it is worth counting again */
+};
 static GMutex memo_lock;
 static GHashTable *memo;
+static uint64_t changes; /* atomic */
+
+void data_changed(void)
+{
+	__atomic_fetch_add(&changes, 1, __ATOMIC_RELAXED);
+}
+
+/*
+ * A disk that is written to is not counted over and over: a count that took long is believed for a
+ * while. But not that there is no data at all, which is why cp would read nothing.
+ */
+static bool is_fresh(const struct memo *m)
+{
+	return m->at == __atomic_load_n(&changes, __ATOMIC_RELAXED) ||
+	       (m->blocks && loop_now() < m->again);
+}
 
 static bool memo_get(uint64_t node, uint64_t *blocks)
 {
-	uint64_t *value;
+	struct memo *m;
+	bool found;
 
 	g_mutex_lock(&memo_lock);
-	value = memo ? g_hash_table_lookup(memo, &node) : NULL;
-	if (value)
-		*blocks = value[1];
+	m = memo ? g_hash_table_lookup(memo, &node) : NULL;
+	found = m && is_fresh(m);
+	if (found)
+		*blocks = m->blocks;
 	g_mutex_unlock(&memo_lock);
-	return value;
+	return found;
 }
 
 /* Gives what is remembered: another loop may have been first. */
-static uint64_t memo_put(uint64_t node, uint64_t blocks)
+static uint64_t memo_put(struct memo counted)
 {
-	uint64_t pair[2] = {node, blocks}, *value;
+	struct memo *m;
 
 	g_mutex_lock(&memo_lock);
 	if (!memo)
 		memo = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
-	value = g_hash_table_lookup(memo, &node);
-	if (value) {
-		blocks = value[1];
+	m = g_hash_table_lookup(memo, &counted.node);
+	if (m && m->at >= counted.at) {
+		counted.blocks = m->blocks;
+	} else if (m) {
+		*m = counted;
 	} else if (g_hash_table_size(memo) < MEMO_MAX) {
-		value = g_memdup2(pair, sizeof(pair));
-		g_hash_table_insert(memo, value, value);
+		m = g_memdup2(&counted, sizeof(counted));
+		g_hash_table_insert(memo, m, m);
 	}
 	g_mutex_unlock(&memo_lock);
-	return blocks;
+	return counted.blocks;
 }
 
 void data_clear(void)
@@ -272,18 +297,25 @@ static uint64_t count_data(const struct window *w, bool *hole)
 	return data;
 }
 
+#define COUNT_SHARE 20 /* counting takes at most one part in so many of the time */
+
 uint64_t data_blocks(const struct window *w, uint64_t node)
 {
-	uint64_t blocks, data;
+	struct memo m = {.node = node};
+	uint64_t data, begin, took;
 	bool hole;
 
-	if (memo_get(node, &blocks))
-		return blocks;
+	if (memo_get(node, &m.blocks))
+		return m.blocks;
+	m.at = __atomic_load_n(&changes, __ATOMIC_RELAXED);
+	begin = loop_now();
 	data = count_data(w, &hole);
-	blocks = data / 512 + (data % 512 != 0);
-	if (hole && blocks * 512 >= w->size)
-		blocks = (w->size - 1) / 512;
-	if (data && !blocks)
-		blocks = 1;
-	return memo_put(node, blocks);
+	took = loop_now() - begin;
+	m.again = begin + took * COUNT_SHARE;
+	m.blocks = data / 512 + (data % 512 != 0);
+	if (hole && m.blocks * 512 >= w->size)
+		m.blocks = (w->size - 1) / 512;
+	if (data && !m.blocks)
+		m.blocks = 1;
+	return memo_put(m);
 }

@@ -32,6 +32,9 @@ int data_seek(const struct window *w, uint64_t offset, int whence, uint64_t *fou
  */
 uint64_t data_blocks(const struct window *w, uint64_t node);
 
+/* Data were written, or holes made: what data_blocks remembers is out of date. From any thread. */
+void data_changed(void);
+
 /* Frees the calling thread's buffers; what data_blocks remembers. */
 void data_thread_end(void);
 void data_clear(void);

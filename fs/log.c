@@ -69,6 +69,22 @@ void log_read_error(struct image *img, uint64_t offset, size_t len, int err)
 		log_message("%s: more read errors are not logged", img->filename);
 }
 
+void log_change_error(struct image *img, const char *doing, uint64_t offset, uint64_t len, int err)
+{
+	const char *why = image_fault_text(img);
+	g_autofree char *sentence = NULL;
+	bool last;
+
+	sentence = g_strdup_printf("%s: %s at offset %" G_GUINT64_FORMAT " (%" G_GUINT64_FORMAT
+				   " bytes): %s",
+				   img->filename, doing, offset, len, why ? why : g_strerror(err));
+	image_fault_clear(img);
+	status_error(err, "write", sentence);
+	/* A full host fails at every offset: told once, not for each. */
+	if (note(g_strdup_printf("%s: %s: %d", img->filename, doing, err), &last))
+		log_message("%s", sentence);
+}
+
 void log_clear(void)
 {
 	g_mutex_lock(&lock);

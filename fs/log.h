@@ -15,6 +15,8 @@ void log_message(const char *format, ...) G_GNUC_PRINTF(1, 2);
  * fill the log.
  */
 void log_read_error(struct image *img, uint64_t offset, size_t len, int err);
+/* The same when a change of the disk failed. doing: "writing", "flushing" ... */
+void log_change_error(struct image *img, const char *doing, uint64_t offset, uint64_t len, int err);
 /* Forgets what was said (end of process). */
 void log_clear(void);
 

@@ -1,9 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/*
- * Requests. Each handler copies what it needs out of libfuse's buffer (which
- * the next request overwrites) and starts a coroutine, which runs at once and mostly
- * to its end: what is in caches is answered without going back to the loop.
- */
+/* Requests that read, and the table of all. */
 #include "config.h"
 
 #include "fs/ops.h"
@@ -14,65 +10,20 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/attr.h"
+#include "fs/call.h"
 #include "fs/control.h"
 #include "fs/data.h"
 #include "fs/handles.h"
+#include "fs/kernel.h"
 #include "fs/log.h"
+#include "fs/receive.h"
 #include "fs/session.h"
 #include "fs/snapshot-dir.h"
 #include "fs/status.h"
 #include "fs/text.h"
+#include "fs/write.h"
 #include "fs/xattr.h"
-
-#define FOREVER (10 * 365.0 * 86400) /* seconds: nothing changes in a read-only mount */
-
-struct call {
-	struct worker *worker;
-	fuse_req_t req;
-	void (*run)(struct call *c);
-	uint64_t node, offset;
-	size_t size;
-	int whence;
-	bool plus;
-	struct fuse_file_info fi;
-	char name[]; /* lookup, getxattr */
-};
-
-static void call_main(void *arg)
-{
-	struct call *c = arg;
-
-	c->run(c);
-	g_free(c);
-}
-
-static struct call *call_new(fuse_req_t req, void (*run)(struct call *c), uint64_t node,
-			     const char *name)
-{
-	size_t len = name ? strlen(name) + 1 : 0;
-	struct call *c = g_malloc0(sizeof(*c) + len);
-
-	c->worker = worker_self();
-	c->req = req;
-	c->run = run;
-	c->node = node;
-	if (name)
-		memcpy(c->name, name, len);
-	return c;
-}
-
-static void call_start(struct call *c)
-{
-	worker_start(c->worker, call_main, c);
-}
-
-/* An error of the tree, opening a snapshot or reading a table: said in the log if it is one. */
-static void reply_err(struct call *c, int err)
-{
-	if (err == EIO)
-		log_read_error(tree_image(c->worker->tree), 0, 0, err);
-	fuse_reply_err(c->req, err);
-}
 
 /* ---- attributes ---- */
 
@@ -83,40 +34,16 @@ static bool names_are_fixed(const struct tree *t, uint64_t dir)
 	       (node_leaf(dir) != LEAF_PARTITIONS && node_leaf(dir) != LEAF_SNAPSHOTS);
 }
 
-/* The kernel may keep everything but the size of a text that was not made yet. */
-static double attr_timeout(uint64_t node)
-{
-	return node_is_text(node) ? 0 : FOREVER;
-}
-
-static int stat_node(struct tree *t, uint64_t node, struct stat *st)
-{
-	struct window w;
-	int ret = tree_stat(t, node, st);
-
-	if (ret)
-		return ret;
-	if (node_is_text(node)) {
-		st->st_size = (off_t)text_size(node);
-		st->st_blocks = (st->st_size + 511) / 512;
-	} else if (S_ISREG(st->st_mode) && !node_is_control(node)) {
-		ret = tree_window(t, node, &w);
-		if (ret)
-			return ret;
-		st->st_blocks = (blkcnt_t)data_blocks(&w, node);
-		tree_window_put(t, &w);
-	}
-	return 0;
-}
-
 int ops_fill_entry(struct tree *t, uint64_t dir, uint64_t node, struct fuse_entry_param *e)
 {
 	memset(e, 0, sizeof(*e));
 	e->ino = node;
 	e->generation = 1;
-	e->entry_timeout = names_are_fixed(t, dir) ? FOREVER : 0;
+	e->entry_timeout = names_are_fixed(t, dir) ? ATTR_FOREVER : 0;
 	e->attr_timeout = attr_timeout(node);
-	return stat_node(t, node, &e->attr);
+	if (tree_node_is_writable(t, node))
+		kernel_knows(node);
+	return attr_stat(t, node, &e->attr);
 }
 
 static void run_lookup(struct call *c)
@@ -130,11 +57,11 @@ static void run_lookup(struct call *c)
 	if (ret == -ENOENT && names_are_fixed(c->worker->tree, c->node)) {
 		/* Inode 0: the kernel remembers that there is no such name. */
 		memset(&e, 0, sizeof(e));
-		e.entry_timeout = FOREVER;
+		e.entry_timeout = ATTR_FOREVER;
 		ret = 0;
 	}
 	if (ret)
-		reply_err(c, -ret);
+		call_error(c, -ret);
 	else
 		fuse_reply_entry(c->req, &e);
 }
@@ -147,10 +74,10 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 static void run_getattr(struct call *c)
 {
 	struct stat st;
-	int ret = stat_node(c->worker->tree, c->node, &st);
+	int ret = attr_stat(c->worker->tree, c->node, &st);
 
 	if (ret)
-		reply_err(c, -ret);
+		call_error(c, -ret);
 	else
 		fuse_reply_attr(c->req, &st, attr_timeout(c->node));
 }
@@ -227,7 +154,7 @@ static void run_readdir(struct call *c)
 				break;
 		}
 		if (ret && !used) {
-			reply_err(c, -ret);
+			call_error(c, -ret);
 			return;
 		}
 		if (ret)
@@ -284,15 +211,21 @@ static void run_open_text(struct call *c)
 		text_close(text); /* interrupted: no release will come */
 }
 
+static bool opens_for_writing(const struct fuse_file_info *fi)
+{
+	return (fi->flags & O_ACCMODE) != O_RDONLY;
+}
+
 static void run_open(struct call *c)
 {
-	int ret = handles_add(c->node, false);
+	bool writing = opens_for_writing(&c->fi);
+	int ret = handles_add(c->node, writing);
 
 	c->fi.keep_cache = 1;
 	if (ret)
 		fuse_reply_err(c->req, -ret);
 	else if (fuse_reply_open(c->req, &c->fi) == -ENOENT)
-		handles_drop(c->node, false);
+		handles_drop(c->node, writing); /* interrupted: no release will come */
 }
 
 static void op_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
@@ -303,7 +236,7 @@ static void op_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 		control_op_open(req, node, fi);
 		return;
 	}
-	if ((fi->flags & O_ACCMODE) != O_RDONLY) {
+	if (opens_for_writing(fi) && !tree_node_is_writable(worker_self()->tree, node)) {
 		fuse_reply_err(req, EROFS);
 		return;
 	}
@@ -321,7 +254,7 @@ static void op_release(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *f
 	if (node_is_text(node))
 		text_close((struct text *)(uintptr_t)fi->fh);
 	else
-		handles_drop(node, false);
+		handles_drop(node, opens_for_writing(fi));
 	fuse_reply_err(req, 0);
 }
 
@@ -336,7 +269,7 @@ static void run_read(struct call *c)
 	}
 	ret = tree_window(c->worker->tree, c->node, &w);
 	if (ret) {
-		reply_err(c, -ret);
+		call_error(c, -ret);
 		return;
 	}
 	data_reply_read(c->req, &w, c->offset, c->size, c->fi.flags & O_DIRECT);
@@ -368,13 +301,16 @@ static void run_lseek(struct call *c)
 	int ret = tree_window(c->worker->tree, c->node, &w);
 
 	if (ret) {
-		reply_err(c, -ret);
+		call_error(c, -ret);
 		return;
 	}
+	/* What the kernel still keeps is data too. */
+	if (handles_is_written(c->node))
+		kernel_settle_range(c->node, c->offset, UINT64_MAX);
 	ret = data_seek(&w, c->offset, c->whence, &found);
 	tree_window_put(c->worker->tree, &w);
 	if (ret)
-		reply_err(c, -ret);
+		call_error(c, -ret);
 	else
 		fuse_reply_lseek(c->req, (off_t)found);
 }
@@ -395,7 +331,7 @@ static void op_lseek(fuse_req_t req, fuse_ino_t node, off_t offset, int whence,
 	call_start(c);
 }
 
-/* ---- control files ---- */
+/* ---- changing: control files take commands, disks bytes ---- */
 
 static void op_write(fuse_req_t req, fuse_ino_t node, const char *data, size_t size, off_t offset,
 		     struct fuse_file_info *fi)
@@ -403,9 +339,13 @@ static void op_write(fuse_req_t req, fuse_ino_t node, const char *data, size_t s
 	if (node_is_control(node))
 		control_op_write(req, data, size, (uint64_t)offset, fi);
 	else
-		fuse_reply_err(req, EROFS);
+		write_op_write(req, node, data, size, offset);
 }
 
+/*
+ * A close. The kernel has sent what it kept of the file before, and tells errors of that by itself;
+ * close(2) does not promise more, so nothing is synced.
+ */
 static void op_flush(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 {
 	if (node_is_control(node))
@@ -414,16 +354,42 @@ static void op_flush(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 		fuse_reply_err(req, 0);
 }
 
+static void op_fsync(fuse_req_t req, fuse_ino_t node, int datasync, struct fuse_file_info *fi)
+{
+	write_op_fsync(req, node);
+}
+
 /* What a shell's ">" asks for: there is nothing to cut. */
-static void op_setattr(fuse_req_t req, fuse_ino_t node, struct stat *st, int set,
+static bool changes_nothing(int set, const struct stat *attr)
+{
+	return !(set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) &&
+	       (!(set & FUSE_SET_ATTR_SIZE) || attr->st_size == 0);
+}
+
+static void op_setattr(fuse_req_t req, fuse_ino_t node, struct stat *attr, int set,
 		       struct fuse_file_info *fi)
 {
-	if (node_is_control(node) && tree_is_writable(worker_self()->tree) &&
-	    !(set & (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) &&
-	    (!(set & FUSE_SET_ATTR_SIZE) || st->st_size == 0))
+	const struct tree *t = worker_self()->tree;
+
+	if (tree_node_is_writable(t, node))
+		write_op_setattr(req, node, attr, set);
+	else if (node_is_control(node) && tree_is_writable(t) && changes_nothing(set, attr))
 		call_start(call_new(req, run_getattr, node, NULL));
 	else
-		fuse_reply_err(req, tree_is_writable(worker_self()->tree) ? EPERM : EROFS);
+		fuse_reply_err(req, tree_is_writable(t) ? EPERM : EROFS);
+}
+
+static void op_fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t offset, off_t len,
+			 struct fuse_file_info *fi)
+{
+	write_op_fallocate(req, node, mode, offset, len);
+}
+
+static void op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset,
+			       struct fuse_file_info *fi_from, fuse_ino_t to, off_t to_offset,
+			       struct fuse_file_info *fi_to, size_t len, int flags)
+{
+	write_op_copy_file_range(req, from, from_offset, to, to_offset, len);
 }
 
 /* Files that are no streams are always ready. */
@@ -457,7 +423,7 @@ static void run_getxattr(struct call *c)
 	int ret = xattr_get(c->worker->tree, c->node, c->name, &value);
 
 	if (ret)
-		reply_err(c, -ret);
+		call_error(c, -ret);
 	else
 		reply_xattr(c, value, strlen(value));
 }
@@ -482,7 +448,7 @@ static void run_listxattr(struct call *c)
 	int ret = xattr_list(c->worker->tree, c->node, names);
 
 	if (ret)
-		reply_err(c, -ret);
+		call_error(c, -ret);
 	else
 		reply_xattr(c, names->str, names->len);
 }
@@ -505,6 +471,9 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 		      (FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS |
 		       FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS);
 	conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_WRITEBACK_CACHE);
+	if (session_is_writable(userdata))
+		conn->want |= conn->capable & FUSE_CAP_WRITEBACK_CACHE;
+	conn->max_write = RECEIVE_WRITE_MAX;
 	conn->max_background = 64; /* read-ahead of several readers at a time */
 	conn->congestion_threshold = 64;
 	conn->time_gran = 1;
@@ -522,6 +491,9 @@ const struct fuse_lowlevel_ops fs_operations = {
 	.read = op_read,
 	.write = op_write,
 	.flush = op_flush,
+	.fsync = op_fsync,
+	.fallocate = op_fallocate,
+	.copy_file_range = op_copy_file_range,
 	.release = op_release,
 	.poll = op_poll,
 	.setattr = op_setattr,

@@ -19,18 +19,22 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "fs/attr.h"
 #include "fs/daemonize.h"
 #include "fs/data.h"
 #include "fs/events.h"
 #include "fs/handles.h"
+#include "fs/kernel.h"
 #include "fs/log.h"
 #include "fs/open.h"
 #include "fs/ops.h"
+#include "fs/receive.h"
 #include "fs/status.h"
 #include "fs/text.h"
 #include "io/co.h"
@@ -56,6 +60,8 @@ struct session {
 	bool stopping;
 	bool initialised, announced; /* atomic */
 	int pidfile;
+	char *mounted_at; /* absolute */
+	bool detached;	  /* by a signal */
 	enum mount_status status;
 };
 
@@ -157,6 +163,11 @@ void session_initialised(struct session *s)
 	__atomic_store_n(&s->initialised, true, __ATOMIC_RELEASE);
 }
 
+bool session_is_writable(const struct session *s)
+{
+	return s->look.writable;
+}
+
 /*
  * The kernel caps read-ahead at 128 KiB and lets only root raise it; whoever
  * may not lives with that. The device number comes from the kernel's own memory
@@ -205,6 +216,26 @@ static void announce(struct session *s)
 	daemonize_ready();
 }
 
+/* Receives one request and begins to answer it. */
+static ssize_t take_request(struct worker *w)
+{
+	struct fuse_buf buf = {0};
+	ssize_t n;
+
+	/* A write in flight may have kept the last one. */
+	if (!w->buffer)
+		w->buffer = receive_buffer_get();
+	if (!w->buffer)
+		return -ENOMEM;
+	n = receive_request(fuse_session_fd(w->session->fuse), w->buffer);
+	if (n < 0)
+		return n;
+	buf.mem = w->buffer;
+	buf.size = (size_t)n;
+	fuse_session_process_buf(w->session->fuse, &buf);
+	return n;
+}
+
 /* Takes requests until the mount is gone or stop is said. */
 static void receive(struct worker *w)
 {
@@ -214,19 +245,16 @@ static void receive(struct worker *w)
 	if (!begin_serving(w))
 		return;
 	while (!w->stop) {
-		int ret = fuse_session_receive_buf(s->fuse, &w->buf);
+		ssize_t n = take_request(w);
 
-		if (ret == -EINTR)
-			continue;
-		if (ret == -EAGAIN) {
+		if (n == -EAGAIN) {
 			since_pause = 0;
 			if (watch_wait(w->watch) == -ECANCELED)
 				break;
 			continue;
 		}
-		if (ret <= 0)
+		if (n < 0)
 			break;
-		fuse_session_process_buf(s->fuse, &w->buf);
 		if (!__atomic_load_n(&s->announced, __ATOMIC_RELAXED))
 			announce(s);
 		wait_in_flight(w, IN_FLIGHT_MAX - 1);
@@ -274,11 +302,14 @@ static void close_worker(struct worker *w)
 	image_unref(w->img);
 	gate_free(w->gate);
 	watch_free(w->watch);
-	free(w->buf.mem);
+	if (w->buffer)
+		receive_buffer_put(w->buffer);
+	receive_thread_end();
 	data_thread_end();
 	w->tree = NULL;
 	w->img = NULL;
 	w->watch = NULL;
+	w->buffer = NULL;
 }
 
 /* ---- the other workers ---- */
@@ -392,6 +423,31 @@ static void take_signals(int fd)
 		;
 }
 
+/* Without a wait for those who have files open there, as umount -l. */
+static int detach_mount(void *arg)
+{
+	struct session *s = arg;
+	const char *argv[] = {"fusermount3", "-u", "-z", "-q", "--", s->mounted_at, NULL};
+	int status;
+
+	if (umount2(s->mounted_at, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+		return 0;
+	if (!g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL,
+			  &status, NULL))
+		return -ENOENT;
+	return g_spawn_check_wait_status(status, NULL) ? 0 : -EBUSY;
+}
+
+/*
+ * A signal ends a writable mount only after the kernel has sent what it kept of the files: it does
+ * so for all that nobody has open when the mount goes, and for the others when it is asked.
+ */
+static void take_leave(struct session *s)
+{
+	s->detached = pool_run_blocking(detach_mount, s) == 0;
+	kernel_settle();
+}
+
 static void signal_main(void *arg)
 {
 	struct signals *g = arg;
@@ -403,6 +459,8 @@ static void signal_main(void *arg)
 		/* A second signal ends a mount whose last requests hang. */
 		signal_set(&set);
 		pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+		if (session_is_writable(g->session))
+			take_leave(g->session);
 		session_stop(g->session);
 	}
 	g->done = true;
@@ -495,6 +553,8 @@ static void set_look(struct session *s, struct image *img, bool single_file)
 	s->look.uid = o->uid != UINT64_MAX ? (uid_t)o->uid : o->allow_other ? st->st_uid : getuid();
 	s->look.gid = o->gid != UINT64_MAX ? (gid_t)o->gid : o->allow_other ? st->st_gid : getgid();
 	s->look.file_mode = mode;
+	s->look.disk_mode =
+		mode | ((o->allow_other ? st->st_mode & 0222 : 0200) & ~(mode_t)o->umask);
 	s->look.dir_mode = mode | mode >> 2; /* who may read may enter */
 	s->look.single_file = single_file;
 	s->look.writable = o->mode != MODE_RO;
@@ -532,6 +592,12 @@ static bool mount_it(struct session *s, GError **error)
 	if (flags < 0 || fcntl(fuse_session_fd(s->fuse), F_SETFL, flags | O_NONBLOCK) < 0)
 		return mount_error(error, o, g_strerror(errno));
 	mounted = true;
+	if (session_is_writable(s)) {
+		s->mounted_at = g_canonicalize_filename(o->mountpoint, NULL);
+		kernel_begin(s->fuse);
+		if (s->look.single_file)
+			kernel_knows(FUSE_ROOT_ID);
+	}
 	return true;
 }
 
@@ -539,7 +605,10 @@ static void unmount_it(struct session *s)
 {
 	if (!s->fuse)
 		return;
-	fuse_session_unmount(s->fuse);
+	kernel_end();
+	/* libfuse would say that it cannot unmount what is gone already. */
+	if (!s->detached)
+		fuse_session_unmount(s->fuse);
 	fuse_session_destroy(s->fuse);
 	s->fuse = NULL;
 }
@@ -599,6 +668,19 @@ static bool set_up(struct session *s, GError **error)
 	return true;
 }
 
+/* What was written since the last fsync; nobody else is left who could be told that it failed. */
+static void flush_at_last(struct session *s)
+{
+	struct image *img = s->workers[0].img;
+	int ret = session_is_writable(s) ? image_flush(img) : 0;
+
+	if (ret == 0)
+		return;
+	log_message("%s: what was written last could not be flushed: %s", img->filename,
+		    image_cause(img, ret));
+	s->status = MOUNT_FAILED;
+}
+
 static int main_worker(void *arg)
 {
 	struct session *s = arg;
@@ -607,6 +689,7 @@ static int main_worker(void *arg)
 	if (set_up(s, &error)) {
 		say_go(s, GO_SERVE);
 		serve(s);
+		flush_at_last(s);
 		if (!__atomic_load_n(&s->announced, __ATOMIC_ACQUIRE))
 			mount_error(&error, s->options, "unmounted before it was ready");
 	} else {
@@ -666,6 +749,7 @@ int session_main(const struct mount_options *options)
 		unlink(options->pidfile);
 	data_clear();
 	text_clear();
+	attr_clear();
 	events_clear();
 	handles_clear();
 	status_clear();
@@ -674,5 +758,6 @@ int session_main(const struct mount_options *options)
 	g_clear_pointer(&fuse_words, g_free);
 	g_mutex_clear(&s.lock);
 	g_cond_clear(&s.changed);
+	g_free(s.mounted_at);
 	return s.status;
 }

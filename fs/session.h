@@ -30,7 +30,7 @@ struct worker {
 	unsigned in_flight, aside;
 	bool serving; /* a stop will be posted; session.lock */
 	bool stop;
-	struct fuse_buf buf;
+	void *buffer; /* of the request that is received next; taken by call_keep_buffer */
 };
 
 /*
@@ -47,5 +47,7 @@ void worker_start(struct worker *w, void (*fn)(void *arg), void *arg);
 void worker_start_aside(struct worker *w, void (*fn)(void *arg), void *arg);
 /* INIT came: called by the handler; the session goes on when it was answered. */
 void session_initialised(struct session *s);
+/* May the image be written to? */
+bool session_is_writable(const struct session *s);
 
 #endif

@@ -426,6 +426,12 @@ bool tree_node_is_disk(const struct tree *t, uint64_t node)
 	return node_is_disk(real_node(t, node));
 }
 
+bool tree_node_is_writable(const struct tree *t, uint64_t node)
+{
+	return t->look->writable && t->top == t->img && node_disk(node) == DISK_TOP &&
+	       tree_node_is_disk(t, node);
+}
+
 int tree_window(struct tree *t, uint64_t node, struct window *w)
 {
 	const struct partition_table *table;
@@ -623,6 +629,8 @@ int tree_stat(struct tree *t, uint64_t node, struct stat *st)
 		if (ret)
 			return ret;
 		st->st_size = (off_t)w.size;
+		if (tree_node_is_writable(t, node))
+			st->st_mode = S_IFREG | t->look->disk_mode;
 		tree_window_put(t, &w);
 	}
 	set_times(t, node, st);

@@ -75,6 +75,7 @@ struct tree_look {
 	uid_t uid;
 	gid_t gid;
 	mode_t file_mode, dir_mode; /* permission bits */
+	mode_t disk_mode;	    /* of what may be written to */
 	bool single_file;	    /* the root is the disk itself */
 	bool writable;		    /* the image may be changed */
 	uid_t control_uid;	    /* who mounts: control files are theirs */
@@ -92,6 +93,8 @@ struct tree *tree_new(struct image *img, const char *snapshot, const struct tree
 void tree_free(struct tree *t);
 struct image *tree_image(struct tree *t);
 bool tree_is_writable(const struct tree *t);
+/* Is it disk.raw or a partition of the image itself, and may be written to? */
+bool tree_node_is_writable(const struct tree *t, uint64_t node);
 
 /*
  * The bytes of a disk.raw or partition: [start, start+size) of img, which stays open until

@@ -222,6 +222,9 @@ int image_write(struct image *img, uint64_t offset, const void *buf, size_t len)
 int image_writev(struct image *img, uint64_t offset, const struct iovec *iov, int niov);
 /* Makes the range read as zeroes in the cheapest way; may_unmap: space may be given up. */
 int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);
+/* Gives the range space of its own without changing what it reads as, so that writing to it later
+ * needs none (but see snapshots: what they come to share is copied all the same). */
+int image_allocate(struct image *img, uint64_t offset, uint64_t len);
 /* Nothing under DISCARD_IGNORE. */
 int image_discard(struct image *img, uint64_t offset, uint64_t len);
 /* One cluster (from its first byte on), already encoded as the image's compression type wants it:

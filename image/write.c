@@ -525,6 +525,51 @@ static int discard_units(struct image *img, uint64_t offset, uint64_t len)
 	return ret;
 }
 
+#define ALLOCATE_PIECE (1u << 20)
+
+/* Writes what is read there, unless it is in place already. The range is locked. */
+static int allocate_step(struct image *img, uint64_t offset, uint64_t len, void *buf,
+			 uint64_t *done)
+{
+	struct iovec iov = {buf, 0};
+	struct extent e;
+	int ret = layer_map(img, offset, len, &e);
+
+	if (ret < 0)
+		return ret;
+	*done = e.len;
+	if (overwritable(&e)) {
+		/* Its own hole, if it is one, is the host's to fill. */
+		ret = file_allocate(e.file, e.host, e.len);
+		return ret == -EOPNOTSUPP ? 0 : ret;
+	}
+	iov.iov_len = *done = MIN(e.len, ALLOCATE_PIECE);
+	ret = read_unlocked(img, offset, &iov, 1, NULL);
+	return ret < 0 ? ret : write_unlocked(img, offset, &iov, 1);
+}
+
+int image_allocate(struct image *img, uint64_t offset, uint64_t len)
+{
+	int ret = check_writable(img, offset, len);
+	void *buf = ret == 0 ? malloc(ALLOCATE_PIECE) : NULL;
+	struct range r;
+
+	if (ret == 0 && !buf)
+		return -ENOMEM;
+	while (ret == 0 && len > 0) {
+		uint64_t done = 0;
+
+		/* Piece by piece, so that others get their turn. */
+		lock_clusters(img, &r, offset, MIN(len, ALLOCATE_PIECE));
+		ret = allocate_step(img, offset, MIN(len, ALLOCATE_PIECE), buf, &done);
+		range_unlock(&img->core->ranges, &r);
+		offset += done;
+		len -= done;
+	}
+	free(buf);
+	return through(img, ret);
+}
+
 /*
  * Discarded bytes read as zeroes: above a backing file the range becomes zero rather than a
  * hole, or the guest would see data again that an older layer holds.

@@ -18,7 +18,6 @@ head -c 4096 /dev/zero >zeroes
 refused 32 zeroes imgfs -o format=qcow2 zeroes m
 refused 32 nosnap imgfs -o snapshot=nosnap d.qcow2 m
 refused 32 m imgfs m m
-refused 1 rw imgfs -o rw d.qcow2 m
 refused 1 nonsense imgfs -o nonsense d.qcow2 m
 refused 1 -q imgfs -q d.qcow2 m
 refused 1 image imgfs

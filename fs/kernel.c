@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "config.h"
+
+#include "fs/kernel.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "fs/handles.h"
+#include "fs/log.h"
+#include "io/pool.h"
+
+static struct fuse_session *session;
+static GArray *known; /* of uint64_t: nodes of disk.raw and partitions */
+
+void kernel_begin(struct fuse_session *fuse)
+{
+	session = fuse;
+	known = g_array_new(FALSE, FALSE, sizeof(uint64_t));
+}
+
+void kernel_end(void)
+{
+	session = NULL;
+	g_clear_pointer(&known, g_array_unref);
+}
+
+void kernel_knows(uint64_t node)
+{
+	for (guint i = 0; known && i < known->len; i++)
+		if (g_array_index(known, uint64_t, i) == node)
+			return;
+	if (known)
+		g_array_append_val(known, node);
+}
+
+/* ---- notifications, on a thread that may wait ---- */
+
+struct notice {
+	uint64_t node;
+	off_t offset, len;
+	const char *name;
+};
+
+static int send_inval(void *arg)
+{
+	const struct notice *n = arg;
+
+	return fuse_lowlevel_notify_inval_inode(session, n->node, n->offset, n->len);
+}
+
+static int send_name(void *arg)
+{
+	const struct notice *n = arg;
+
+	return fuse_lowlevel_notify_inval_entry(session, n->node, n->name, strlen(n->name));
+}
+
+static void notify(int (*send)(void *arg), struct notice *n)
+{
+	int ret = session ? pool_run_blocking(send, n) : 0;
+
+	/* ENOENT: the kernel has forgotten it, so there is nothing to drop. */
+	if (ret && ret != -ENOENT && ret != -ENODEV && ret != -ENOTCONN)
+		log_message("telling the kernel of a change: %s", g_strerror(-ret));
+}
+
+static void drop(uint64_t node, uint64_t offset, uint64_t len)
+{
+	/* A length of 0 is all the rest for the kernel. */
+	struct notice n = {.node = node,
+			   .offset = (off_t)offset,
+			   .len = len > INT64_MAX - offset ? 0 : (off_t)len};
+
+	if (len)
+		notify(send_inval, &n);
+}
+
+/* ---- what is asked for ---- */
+
+void kernel_settle_range(uint64_t node, uint64_t offset, uint64_t len)
+{
+	drop(node, offset, len);
+}
+
+/* A copy: others may become known while one is dealt with. */
+static GArray *known_now(void)
+{
+	GArray *copy = g_array_new(FALSE, FALSE, sizeof(uint64_t));
+
+	if (known)
+		g_array_append_vals(copy, known->data, known->len);
+	return copy;
+}
+
+void kernel_settle(void)
+{
+	g_autoptr(GArray) nodes = known_now();
+
+	for (guint i = 0; i < nodes->len; i++) {
+		uint64_t node = g_array_index(nodes, uint64_t, i);
+
+		/* The last close has written everything, a mapping's pages too. */
+		if (handles_is_written(node))
+			drop(node, 0, UINT64_MAX);
+	}
+}
+
+void kernel_changed(struct tree *t)
+{
+	g_autoptr(GArray) nodes = known_now();
+
+	for (guint i = 0; i < nodes->len; i++)
+		drop(g_array_index(nodes, uint64_t, i), 0, UINT64_MAX);
+}
+
+void kernel_name_changed(uint64_t dir, const char *name)
+{
+	struct notice n = {.node = dir, .name = name};
+
+	notify(send_name, &n);
+	n = (struct notice){.node = dir, .offset = 0, .len = 0};
+	notify(send_inval, &n);
+}
