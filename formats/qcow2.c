@@ -224,6 +224,44 @@ static void warn_of_bitmaps(struct image *img)
 			   error->message);
 }
 
+/* What comes before the first change of an image that has been read so far. */
+static bool begin_writing(struct image *img, GError **error)
+{
+	struct qcow2 *q = qcow2_of(img);
+
+	q->writer = qcow2_writer_new();
+	if (!check_bitmaps(img, error) || !clear_unknown(img, q, error) ||
+	    !settle_dirty(img, q, error))
+		return false;
+	qcow2_bitmaps_watch(img);
+	return true;
+}
+
+static void end_writing(struct image *img)
+{
+	/* Frees what the old bitmaps took, too. When either fails, they are marked or leak. */
+	if (qcow2_of(img)->tracking && qcow2_bitmaps_settle(img) == 0)
+		qcow2_flush(img);
+	qcow2_end(img);
+}
+
+static bool qcow2_set_writable(struct image *img, GError **error)
+{
+	struct qcow2 *q = qcow2_of(img);
+	bool ok = true;
+
+	if (img->flags & IMAGE_RDWR) {
+		ok = check_mode(img, &q->header, error) && begin_writing(img, error);
+		if (ok)
+			return true;
+	} else {
+		end_writing(img);
+	}
+	g_clear_pointer(&q->writer, qcow2_writer_free);
+	img->tracks_changes = false;
+	return ok;
+}
+
 static bool qcow2_open(struct image *img, struct options *options, GError **error)
 {
 	struct qcow2 *q = g_new0(struct qcow2, 1);
@@ -240,16 +278,11 @@ static bool qcow2_open(struct image *img, struct options *options, GError **erro
 		warn_of_bitmaps(img);
 		return true;
 	}
-	q->writer = qcow2_writer_new();
-	if (!check_bitmaps(img, error) || !clear_unknown(img, q, error) ||
-	    !settle_dirty(img, q, error)) {
-		img->state = NULL;
-		g_clear_pointer(&img->backing_name, g_free);
-		g_clear_pointer(&img->backing_format, g_free);
-		goto fail;
-	}
-	qcow2_bitmaps_watch(img);
-	return true;
+	if (begin_writing(img, error))
+		return true;
+	img->state = NULL;
+	g_clear_pointer(&img->backing_name, g_free);
+	g_clear_pointer(&img->backing_format, g_free);
 
 fail:
 	qcow2_free(q);
@@ -258,10 +291,7 @@ fail:
 
 static void qcow2_close(struct image *img)
 {
-	/* Frees what the old bitmaps took, too. When either fails, they are marked or leak. */
-	if (qcow2_of(img)->tracking && qcow2_bitmaps_settle(img) == 0)
-		qcow2_flush(img);
-	qcow2_end(img);
+	end_writing(img);
 	qcow2_free(qcow2_of(img));
 	img->state = NULL;
 }
@@ -322,6 +352,7 @@ const struct format format_qcow2 = {
 	.has_compression = true,
 	.probe = qcow2_probe,
 	.open = qcow2_open,
+	.set_writable = qcow2_set_writable,
 	.close = qcow2_close,
 	.map = qcow2_map,
 	.reserve = qcow2_reserve,

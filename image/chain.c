@@ -192,6 +192,8 @@ static bool step(struct walk *w, struct image *img, struct options **options, st
 		return false;
 	}
 	img->backing = backing;
+	for (struct image *below = backing; img->core->guarded && below; below = below->backing)
+		below->core->guarded = true;
 	*next = is_shared ? NULL : backing;
 	return is_shared ? note_shared(w, backing, img, error) : note(w, backing, img, error);
 }

@@ -13,6 +13,7 @@
 
 #include <string.h>
 
+#include "image/bitmap.h"
 #include "image/copy.h"
 #include "image/core.h"
 
@@ -62,10 +63,9 @@ static bool grow_base(const struct commit_job *job, GError **error)
 	return false;
 }
 
-static bool copy_down(const struct commit_job *job, GError **error)
+static struct copy_job copy_of(const struct commit_job *job)
 {
-	struct commit c = {.job = job, .total = job->top->size};
-	const struct copy_job copy = {
+	return (struct copy_job){
 		.source = job->top,
 		.len = job->top->size,
 		.base = job->base,
@@ -78,16 +78,241 @@ static bool copy_down(const struct commit_job *job, GError **error)
 		.throttle = job->throttle,
 		.progress = copied,
 		.cancelled = cancelled,
-		.arg = &c,
 	};
+}
 
+static bool copy_down(const struct commit_job *job, GError **error)
+{
+	struct commit c = {.job = job, .total = job->top->size};
+	struct copy_job copy = copy_of(job);
+
+	copy.arg = &c;
 	return image_copy(&copy, error) && control_flush(job->base, error);
+}
+
+static bool commit_at_rest(const struct commit_job *job, GError **error)
+{
+	if (!grow_base(job, error) || !copy_down(job, error))
+		return false;
+	return !job->empty || image_empty(job->top, error);
+}
+
+/*
+ * ---- while the top is in use
+ * ---------------------------------------------------------------------
+ *
+ * Writes to the top go on, and each marks where (core.changes, before it begins to write). Rounds
+ * copy what was marked since the round before; a write that began before its mark was taken is
+ * waited for by the copy's read, which locks those bytes. In the last round the whole disk is
+ * locked: nothing can change while the rest is copied, the base is flushed and the top emptied, in
+ * the order above. Until that moment the top has all its bytes, and hides what the base got.
+ *
+ * Whoever reads through the top locks the same bytes of the base (written_below), because there
+ * clusters may move: writing to a part of a compressed or shared one frees the old one.
+ */
+
+#define CHANGE_BITS 16	       /* writes are marked by 64 KiB */
+#define FEW	    (8u << 20) /* bytes that writers may wait for */
+#define ROUNDS_MAX  12	       /* writers that are faster than the copy: they have to wait */
+
+static bool has_snapshots(struct image *img, bool *has, GError **error)
+{
+	g_autoptr(GPtrArray) list = image_snapshots(img, error);
+
+	*has = list && list->len;
+	return list;
+}
+
+static bool may_commit(const struct commit_job *job, GError **error)
+{
+	bool has;
+
+	if (job->top->core->changes) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_BUSY, "'%s' is being committed already",
+			    job->top->filename);
+		return false;
+	}
+	if (!has_snapshots(job->top, &has, error))
+		return false;
+	if (has)
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
+			    "'%s' has internal snapshots: what they show of '%s' would change",
+			    job->top->filename, job->base->filename);
+	return !has;
+}
+
+/* Waits for all that began on img before now. */
+static void wait_out(struct image *img)
+{
+	struct range r;
+
+	range_lock(&img->core->ranges, &r, 0, UINT64_MAX, true);
+	range_unlock(&img->core->ranges, &r);
+}
+
+/* From now on readers of everything above the base lock what they read of it. */
+static void guard_readers(const struct commit_job *job, bool guard)
+{
+	for (struct image *img = job->top; img != job->base; img = img->backing)
+		img->core->written_below = guard ? job->base : NULL;
+	for (struct image *img = job->top; guard && img != job->base; img = img->backing)
+		wait_out(img);
+	if (guard)
+		wait_out(job->base);
+}
+
+static uint64_t count_changes(const struct bitmap *b)
+{
+	uint64_t at = 0, len, total = 0;
+
+	for (; bitmap_next(b, &at, &len); at += len)
+		total += len;
+	return total;
+}
+
+struct round {
+	struct commit c;
+	bool locked;
+	uint64_t done;
+};
+
+static void round_progress(void *arg, uint64_t done)
+{
+	const struct round *r = arg;
+
+	copied((void *)&r->c, r->done + done);
+}
+
+static bool round_cancelled(void *arg)
+{
+	const struct round *r = arg;
+
+	return cancelled((void *)&r->c);
+}
+
+static bool copy_range(struct round *r, uint64_t start, uint64_t len, GError **error)
+{
+	const struct commit_job *job = r->c.job;
+	struct copy_job copy = copy_of(job);
+
+	copy.start = copy.target_start = start;
+	copy.len = len;
+	copy.live = true;
+	copy.locked = r->locked;
+	copy.progress = round_progress;
+	copy.cancelled = round_cancelled;
+	copy.arg = r;
+	if (!image_copy(&copy, error))
+		return false;
+	r->done += len;
+	return true;
+}
+
+/* What was marked, widened to the base's clusters so that it never has to fill one. */
+static bool copy_changes(struct round *r, const struct bitmap *b, GError **error)
+{
+	const struct commit_job *job = r->c.job;
+	uint64_t grain = MAX(job->base->cluster_size, 1), size = job->top->size, len;
+
+	r->done = 0;
+	r->c.total = MAX(count_changes(b), 1);
+	for (uint64_t at = 0; bitmap_next(b, &at, &len); at += len) {
+		uint64_t start = at - at % grain, end = MIN(at + len, size);
+
+		end = MIN(end + (grain - end % grain) % grain, size);
+		if (start < end && !copy_range(r, start, end - start, error))
+			return false;
+	}
+	return true;
+}
+
+/* The marks so far, and new ones from now on. NULL: no memory. */
+static struct bitmap *take_changes(struct image *top)
+{
+	struct bitmap *old = top->core->changes, *new = bitmap_new(top->size, CHANGE_BITS);
+
+	if (!new)
+		return NULL;
+	top->core->changes = new;
+	return old;
+}
+
+static bool no_memory(const struct image *top, GError **error)
+{
+	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
+		    "No memory to note which parts of '%s' are written", top->filename);
+	return false;
+}
+
+static bool copy_rounds(struct round *r, GError **error)
+{
+	const struct commit_job *job = r->c.job;
+	bool ok;
+
+	r->c.total = MAX(job->top->size, 1);
+	ok = copy_range(r, 0, job->top->size, error);
+	for (unsigned n = 0; ok && n < ROUNDS_MAX && count_changes(job->top->core->changes) > FEW;
+	     n++) {
+		struct bitmap *marks = take_changes(job->top);
+
+		if (!marks)
+			return no_memory(job->top, error);
+		ok = copy_changes(r, marks, error);
+		bitmap_free(marks);
+	}
+	/* Most of it is durable before anybody waits. */
+	return ok && control_flush(job->base, error);
+}
+
+/* With all of the top for ourselves. */
+static bool finish_locked(struct round *r, GError **error)
+{
+	const struct commit_job *job = r->c.job;
+
+	r->locked = true;
+	return copy_changes(r, job->top->core->changes, error) && control_flush(job->base, error) &&
+	       (!job->empty || control_empty(job->top, error));
+}
+
+static bool commit_marked(const struct commit_job *job, GError **error)
+{
+	struct round r = {.c = {.job = job}};
+	struct range all;
+	bool ok;
+
+	if (!grow_base(job, error) || !copy_rounds(&r, error))
+		return false;
+	range_lock(&job->top->core->ranges, &all, 0, UINT64_MAX, true);
+	ok = finish_locked(&r, error);
+	range_unlock(&job->top->core->ranges, &all);
+	return ok;
+}
+
+static bool commit_live(const struct commit_job *job, GError **error)
+{
+	GError *later = NULL;
+	bool ok;
+
+	if (!may_commit(job, error))
+		return false;
+	job->top->core->changes = bitmap_new(job->top->size, CHANGE_BITS);
+	if (!job->top->core->changes)
+		return no_memory(job->top, error);
+	ok = image_set_writable(job->base, true, error);
+	if (ok) {
+		guard_readers(job, true);
+		ok = commit_marked(job, error);
+		guard_readers(job, false);
+		/* Its flush is no news: what the top gave up was flushed before. */
+		if (!image_set_writable(job->base, false, &later))
+			g_clear_error(&later);
+	}
+	g_clear_pointer(&job->top->core->changes, bitmap_free);
+	return ok;
 }
 
 bool image_commit(const struct commit_job *job, GError **error)
 {
 	g_assert(!job->empty || job->top->backing == job->base);
-	if (!grow_base(job, error) || !copy_down(job, error))
-		return false;
-	return !job->empty || image_empty(job->top, error);
+	return job->live ? commit_live(job, error) : commit_at_rest(job, error);
 }

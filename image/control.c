@@ -28,11 +28,18 @@ bool control_flush(struct image *img, GError **error)
 }
 
 /* The whole disk; control_end gives it free. */
-static bool control_lock(struct image *img, struct range *r, GError **error)
+bool control_lock(struct image *img, struct range *r, GError **error)
 {
 	if (!(img->flags & IMAGE_RDWR) || img->is_view) {
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
 			    "'%s' is open read-only and cannot be changed", img->filename);
+		return false;
+	}
+	if (img->core->changes) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_BUSY,
+			    "'%s' is being committed: it cannot be changed otherwise until that "
+			    "has ended",
+			    img->filename);
 		return false;
 	}
 	range_lock(&img->core->ranges, r, 0, UINT64_MAX, true);
@@ -128,15 +135,15 @@ bool image_resize(struct image *img, uint64_t size, struct options *options, GEr
 	return ok;
 }
 
-bool image_empty(struct image *img, GError **error)
+bool control_empty(struct image *img, GError **error)
 {
-	struct range r;
 	int ret;
 
 	if (!img->format->unmap || !img->format->has_backing)
 		return unsupported(img, "cannot be emptied", error);
-	if (!control_begin(img, &r, error))
+	if (!control_flush(img, error))
 		return false;
+	co_rwlock_wrlock(&img->core->lock);
 	image_fault_clear(img);
 	ret = img->format->empty ? img->format->empty(img) : -EOPNOTSUPP;
 	if (ret == -EOPNOTSUPP)
@@ -144,7 +151,24 @@ bool image_empty(struct image *img, GError **error)
 	if (ret < 0)
 		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "Could not empty '%s': %s",
 			    img->filename, image_cause(img, ret));
-	return control_end(img, &r, ret == 0, error);
+	co_rwlock_unlock(&img->core->lock);
+	if (ret == 0)
+		return control_flush(img, error);
+	/* What the driver left in its tables is consistent. */
+	image_flush(img);
+	return false;
+}
+
+bool image_empty(struct image *img, GError **error)
+{
+	struct range r;
+	bool ok;
+
+	if (!control_lock(img, &r, error))
+		return false;
+	ok = control_empty(img, error);
+	range_unlock(&img->core->ranges, &r);
+	return ok;
 }
 
 bool image_check_backing(struct image *img, const char *name, const char *format, GError **error)

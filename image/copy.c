@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "image/core.h"
 #include "image/throttle.h"
 
 /* Long enough that hand-overs to workers cost little: 1 GiB of raw data takes 4 % less time than
@@ -52,10 +53,13 @@ static void salvage(struct piece *p, uint8_t *buf)
 static int read_piece(struct piece *p, uint8_t *buf)
 {
 	const struct copy_job *job = p->copy->job;
+	struct iovec iov = {buf, p->len};
 	int ret;
 
 	/* Joined coded units cannot be read as one extent: they are mapped once more. */
-	if (p->extent.kind == EXTENT_DATA)
+	if (job->locked)
+		ret = read_unlocked(job->source, p->offset, &iov, 1, NULL);
+	else if (p->extent.kind == EXTENT_DATA && !job->live)
 		ret = image_read_extent(job->source, &p->extent, p->offset, buf, p->len);
 	else
 		ret = image_read(job->source, p->offset, buf, p->len);

@@ -31,6 +31,8 @@ struct copy_job {
 	bool out_of_order;   /* else writes begin in the order of the disk */
 	bool salvage;	     /* what cannot be read becomes zeroes, and is told */
 	bool offload;	     /* try to copy inside the kernel */
+	bool live;   /* the source is written to meanwhile: each piece is mapped as it is read */
+	bool locked; /* the caller has all of the source's disk for himself (control_lock) */
 	bool encode; /* whole clusters compressed, by the target's codec; not out of order */
 	struct throttle *throttle; /* counts what is read and written; NULL: no limit */
 	/* Called now and then; may be NULL. done: bytes of this job. */

@@ -28,6 +28,18 @@ void range_lock(struct range_locks *l, struct range *r, uint64_t start, uint64_t
 		bool exclusive);
 void range_unlock(struct range_locks *l, struct range *r);
 
+/*
+ * What a request on a disk holds: its bytes, and for reading the same bytes of an image further
+ * down while a commit writes to that one, so that nothing moves there under the reader.
+ */
+struct disk_lock {
+	struct range own, below;
+	struct image *lower; /* whose `below` is; NULL: none */
+};
+void disk_lock(struct image *img, struct disk_lock *l, uint64_t start, uint64_t len,
+	       bool exclusive);
+void disk_unlock(struct image *img, struct disk_lock *l);
+
 /* readahead.c: one sequential reader that was noticed. */
 #define READ_STREAMS 4
 struct read_stream {
@@ -40,8 +52,12 @@ struct image_core {
 	unsigned refs;
 	struct co_rwlock lock; /* metadata: shared for map, exclusive for changes */
 	struct range_locks ranges;
-	struct image *owner;	/* view: the image that it shows a snapshot of */
-	char *shows;		/* view: the snapshot's ID */
+	/* Somebody may write to it, or to an image below it, while it is open: readers lock. */
+	bool guarded;
+	struct image *written_below; /* the base that a commit under way writes to; NULL: none */
+	struct bitmap *changes;	     /* what was written since a commit asked; NULL: none does */
+	struct image *owner;	     /* view: the image that it shows a snapshot of */
+	char *shows;		     /* view: the snapshot's ID */
 	GPtrArray *views;	/* of struct image: the views of it that are open; NULL: none */
 	GPtrArray *extra_files; /* struct file: data files, flushed with the image; NULL: none */
 	struct image_open_options options;
@@ -146,7 +162,11 @@ bool codec_is_known(const struct extent *e);
 /* Is decoding ahead of a reader of any use? */
 bool codec_reads_ahead(void);
 
-/* control.c: image_flush that sets *error. */
+/* control.c: the whole disk for oneself, nothing flushed; range_unlock gives it free. */
+bool control_lock(struct image *img, struct range *r, GError **error);
+/* image_empty with the disk locked. */
+bool control_empty(struct image *img, GError **error);
+/* image_flush that sets *error. */
 bool control_flush(struct image *img, GError **error);
 /* Alone on a writable image, with everything flushed, until control_end, which flushes
  * again and returns ok, or false when that failed. */

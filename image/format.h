@@ -98,6 +98,12 @@ struct format {
 	 * nothing is left behind (state NULL; close is not called).
 	 */
 	bool (*open)(struct image *img, struct options *options, GError **error);
+	/*
+	 * img->flags have gained or lost IMAGE_RDWR and the files are open accordingly; a writable
+	 * image was flushed before. To begin writing may fail, and leaves it as it was.
+	 * NULL: nothing depends on it. Control path.
+	 */
+	bool (*set_writable)(struct image *img, GError **error);
 	/* Does not fail; a writable image was flushed before. Also called for views. */
 	void (*close)(struct image *img);
 

@@ -150,6 +150,12 @@ struct image *image_open_file(struct file *file, const struct image_open_options
  * IMAGE_NO_DATA_FILES (ask img->flags first). May yield.
  */
 struct file *image_open_data_file(struct image *img, const char *name, GError **error);
+/*
+ * Makes an image writable, or read-only again, that lies below one that was opened for writing;
+ * readers go on. false and *error: it is as it was, but when it was to be made read-only and
+ * flushing it failed. May yield.
+ */
+bool image_set_writable(struct image *img, bool writable, GError **error);
 struct image *image_ref(struct image *img);
 /* Flushes a writable image, whose failure is told by image_close_error ... use
  * image_flush first when you must know. NULL is allowed. */

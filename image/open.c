@@ -319,6 +319,7 @@ static struct image *open_on_file(struct file *file, struct open_spec *spec, str
 	img->cache = cache_ref(cache);
 	img->gate = gate_ref(gate);
 	img->core->options = spec->o;
+	img->core->guarded = img->flags & IMAGE_RDWR;
 	img->format = spec->format ? spec->format : probe_format(file, NULL, error);
 	img->core->stays_raw = img->format && !spec->format && (img->flags & IMAGE_RDWR) &&
 			       strcmp(img->format->name, "raw") == 0;

@@ -32,6 +32,24 @@ void range_lock(struct range_locks *l, struct range *r, uint64_t start, uint64_t
 		co_queue_wait(&l->waiters);
 }
 
+void disk_lock(struct image *img, struct disk_lock *l, uint64_t start, uint64_t len, bool exclusive)
+{
+	struct image *owner = img->core->owner ? img->core->owner : img;
+
+	range_lock(&img->core->ranges, &l->own, start, len, exclusive);
+	/* Always from the top down, so that nobody waits for one who waits for him. */
+	l->lower = owner->core->written_below;
+	if (l->lower)
+		range_lock(&l->lower->core->ranges, &l->below, start, len, false);
+}
+
+void disk_unlock(struct image *img, struct disk_lock *l)
+{
+	if (l->lower)
+		range_unlock(&l->lower->core->ranges, &l->below);
+	range_unlock(&img->core->ranges, &l->own);
+}
+
 void range_unlock(struct range_locks *l, struct range *r)
 {
 	struct range **p = &l->first;

@@ -251,14 +251,14 @@ int read_unlocked(struct image *img, uint64_t offset, const struct iovec *iov, i
 static int read_locked(struct image *img, uint64_t offset, const struct iovec *iov, int niov,
 		       struct manner *m)
 {
-	struct range range;
+	struct disk_lock lock;
 	size_t total;
 	int ret;
 
-	if (img->flags & IMAGE_RDWR) {
-		range_lock(&img->core->ranges, &range, offset, iov_total(iov, niov), false);
+	if (img->core->guarded) {
+		disk_lock(img, &lock, offset, iov_total(iov, niov), false);
 		ret = read_noting(img, offset, iov, niov, NULL, m);
-		range_unlock(&img->core->ranges, &range);
+		disk_unlock(img, &lock);
 		return ret;
 	}
 	ret = read_noting(img, offset, iov, niov, NULL, m);

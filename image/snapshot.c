@@ -164,6 +164,7 @@ struct image *image_view(struct image *img, unsigned index, GError **error)
 	view->gate = gate_ref(img->gate);
 	view->core->options = img->core->options;
 	view->core->owner = image_ref(img);
+	view->core->guarded = img->core->guarded;
 	view->backing = img->backing ? image_ref(img->backing) : NULL;
 
 	co_rwlock_wrlock(&img->core->lock);

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image/bitmap.h"
 #include "image/core.h"
 
 #define ZERO_CHUNK (64u << 10)
@@ -48,6 +49,8 @@ static int tell_change(struct image *img, uint64_t offset, uint64_t len)
 {
 	int ret;
 
+	if (img->core->changes && bitmap_set(img->core->changes, offset, len) < 0)
+		return -ENOMEM;
 	if (!img->tracks_changes)
 		return 0;
 	co_rwlock_wrlock(&img->core->lock);
@@ -68,7 +71,7 @@ static int check_writable(const struct image *img, uint64_t offset, uint64_t len
 
 /* The disk may have become smaller, or a sync failed, while this waited: asked again. To be
  * unlocked in any case. */
-static int lock_clusters(struct image *img, struct range *r, uint64_t offset, uint64_t len)
+static int lock_clusters(struct image *img, struct disk_lock *l, uint64_t offset, uint64_t len)
 {
 	uint64_t grain = grain_of(img), start = offset - offset % grain;
 	uint64_t end = offset + len;
@@ -79,7 +82,7 @@ static int lock_clusters(struct image *img, struct range *r, uint64_t offset, ui
 		start = 0;
 		end = MAX(end, PROBE_HEAD);
 	}
-	range_lock(&img->core->ranges, r, start, end - start, true);
+	disk_lock(img, l, start, end - start, true);
 	return check_writable(img, offset, len);
 }
 
@@ -429,11 +432,11 @@ int image_writev(struct image *img, uint64_t offset, const struct iovec *iov, in
 {
 	size_t total = iov_total(iov, niov);
 	int ret = check_writable(img, offset, total);
-	struct range r;
+	struct disk_lock l;
 
 	if (ret < 0 || total == 0)
 		return ret;
-	ret = lock_clusters(img, &r, offset, total);
+	ret = lock_clusters(img, &l, offset, total);
 	if (ret == 0)
 		ret = check_stays_raw(img, offset, iov, niov, total);
 	if (ret == 0)
@@ -442,7 +445,7 @@ int image_writev(struct image *img, uint64_t offset, const struct iovec *iov, in
 		ret = write_unlocked(img, offset, iov, niov);
 	else if (ret == 0)
 		ret = write_detecting(img, offset, iov, niov, total);
-	range_unlock(&img->core->ranges, &r);
+	disk_unlock(img, &l);
 	return through(img, ret);
 }
 
@@ -457,7 +460,7 @@ int image_write_coded(struct image *img, uint64_t offset, const void *coded, siz
 {
 	uint64_t grain = grain_of(img);
 	struct claim c = {.coded_len = coded_len};
-	struct range r;
+	struct disk_lock l;
 	int ret = check_writable(img, offset,
 				 offset < img->size ? MIN(grain, img->size - offset) : grain);
 
@@ -465,7 +468,7 @@ int image_write_coded(struct image *img, uint64_t offset, const void *coded, siz
 		return ret;
 	if (!img->format->reserve || offset % grain || coded_len > grain)
 		return -ENOTSUP;
-	ret = lock_clusters(img, &r, offset, MIN(grain, img->size - offset));
+	ret = lock_clusters(img, &l, offset, MIN(grain, img->size - offset));
 	if (ret == 0)
 		ret = tell_change(img, offset, grain);
 	if (ret == 0) {
@@ -478,7 +481,7 @@ int image_write_coded(struct image *img, uint64_t offset, const void *coded, siz
 		codec_forget(c.file, c.host, grain);
 		ret = commit_or_abandon(img, &c, file_write(c.file, c.host, coded, coded_len));
 	}
-	range_unlock(&img->core->ranges, &r);
+	disk_unlock(img, &l);
 	if (ret < 0)
 		image_fault(img, ret, offset, "writing compressed data failed");
 	return through(img, ret);
@@ -490,18 +493,18 @@ int image_write_coded(struct image *img, uint64_t offset, const void *coded, siz
 int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap)
 {
 	int ret = check_writable(img, offset, len);
-	struct range r;
+	struct disk_lock l;
 
 	if (ret < 0 || len == 0)
 		return ret;
-	ret = lock_clusters(img, &r, offset, len);
+	ret = lock_clusters(img, &l, offset, len);
 	if (ret == 0)
 		ret = check_stays_raw(img, offset, NULL, 0, len);
 	if (ret == 0)
 		ret = tell_change(img, offset, len);
 	if (ret == 0)
 		ret = zero_unlocked(img, offset, len, may_unmap);
-	range_unlock(&img->core->ranges, &r);
+	disk_unlock(img, &l);
 	return through(img, ret);
 }
 
@@ -552,7 +555,7 @@ int image_allocate(struct image *img, uint64_t offset, uint64_t len)
 {
 	int ret = check_writable(img, offset, len);
 	void *buf = ret == 0 ? malloc(ALLOCATE_PIECE) : NULL;
-	struct range r;
+	struct disk_lock l;
 
 	if (ret == 0 && !buf)
 		return -ENOMEM;
@@ -560,9 +563,10 @@ int image_allocate(struct image *img, uint64_t offset, uint64_t len)
 		uint64_t done = 0;
 
 		/* Piece by piece, so that others get their turn. */
-		lock_clusters(img, &r, offset, MIN(len, ALLOCATE_PIECE));
-		ret = allocate_step(img, offset, MIN(len, ALLOCATE_PIECE), buf, &done);
-		range_unlock(&img->core->ranges, &r);
+		ret = lock_clusters(img, &l, offset, MIN(len, ALLOCATE_PIECE));
+		if (ret == 0)
+			ret = allocate_step(img, offset, MIN(len, ALLOCATE_PIECE), buf, &done);
+		disk_unlock(img, &l);
 		offset += done;
 		len -= done;
 	}
@@ -578,7 +582,7 @@ int image_discard(struct image *img, uint64_t offset, uint64_t len)
 {
 	uint64_t unit = zero_unit(img), skip = (unit - offset % unit) % unit;
 	int ret = check_writable(img, offset, len);
-	struct range r;
+	struct disk_lock l;
 
 	if (ret < 0 || len <= skip || img->core->options.discard == DISCARD_IGNORE)
 		return ret;
@@ -588,12 +592,12 @@ int image_discard(struct image *img, uint64_t offset, uint64_t len)
 	len -= skip;
 	if (!unmap_span(img, offset, len))
 		return 0;
-	ret = lock_clusters(img, &r, offset, len);
+	ret = lock_clusters(img, &l, offset, len);
 	if (ret == 0)
 		ret = tell_change(img, offset, len);
 	if (ret == 0)
 		ret = discard_units(img, offset, len);
-	range_unlock(&img->core->ranges, &r);
+	disk_unlock(img, &l);
 	return through(img, ret);
 }
 

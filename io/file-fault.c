@@ -130,6 +130,11 @@ static int fault_measure(struct file *f, uint64_t *size, int64_t *allocated)
 	return file_inner_measure(inner_of(f), size, allocated);
 }
 
+static bool fault_set_writable(struct file *f, bool writable, GError **error)
+{
+	return file_set_writable(inner_of(f), writable, error);
+}
+
 static void fault_close(struct file *f)
 {
 	file_unref(inner_of(f));
@@ -148,6 +153,7 @@ static const struct file_ops fault_ops = {
 	.extent = fault_extent,
 	.readahead = fault_readahead,
 	.measure = fault_measure,
+	.set_writable = fault_set_writable,
 	.close = fault_close,
 };
 

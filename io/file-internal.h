@@ -37,6 +37,8 @@ struct file_ops {
 	void (*readahead)(struct file *f, uint64_t offset, uint64_t len); /* optional */
 	/* Size and allocated bytes as of now. */
 	int (*measure)(struct file *f, uint64_t *size, int64_t *allocated);
+	/* NULL: it is what it is. f->writable is file.c's. */
+	bool (*set_writable)(struct file *f, bool writable, GError **error);
 	void (*close)(struct file *f); /* frees f itself, not what file.c made */
 };
 

@@ -174,6 +174,76 @@ static bool set_up(struct posix_file *p, const char *path, const struct file_opt
 	return go_direct(p, path, o->cache, error) && choose_engine(p, path, o->aio, error);
 }
 
+/* ---- another access ---- */
+
+#define WRITER_PERMS (PERM_WRITE | PERM_RESIZE)
+
+/* The same file once more, whatever its name means by now: fd or -errno. */
+static int open_again(const struct posix_file *p, const struct file_options *o)
+{
+	char path[32];
+	struct stat st;
+	int fd;
+
+	g_snprintf(path, sizeof(path), "/proc/self/fd/%d", p->base.fd);
+	fd = open_path(path, o);
+	if (fd < 0 && fd != -EACCES && fd != -EROFS && fd != -EPERM)
+		fd = open_path(p->base.name, o); /* where there is no /proc */
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) == 0 && stat_same_file(&st, &p->base.st) &&
+	    fcntl(fd, F_SETFL, fcntl(p->base.fd, F_GETFL)) == 0)
+		return fd;
+	close(fd);
+	return -ESTALE;
+}
+
+/*
+ * The locks of the new descriptor contradict those of the old one, which is the same owner's: the
+ * old one gives back what the new one asks for. Who comes in between is met as a conflict, and
+ * what it still shares is taken again.
+ */
+static bool hand_over_locks(struct posix_file *p, int fd, const struct file_options *o,
+			    GError **error)
+{
+	unsigned perms = p->opened.perms & WRITER_PERMS;
+	unsigned unshared = o->perms & WRITER_PERMS ? p->opened.unshared : 0;
+
+	lock_give_back(p->base.fd, perms, unshared);
+	if (lock_take(fd, p->base.name, o->perms, o->unshared, error))
+		return true;
+	g_prefix_error(error, "Could not open '%s' again: ", p->base.name);
+	(void)lock_take(p->base.fd, p->base.name, perms, unshared, NULL);
+	return false;
+}
+
+bool posix_set_writable(struct file *f, bool writable, GError **error)
+{
+	struct posix_file *p = (struct posix_file *)f;
+	struct file_options o = p->opened;
+	int fd;
+
+	o.flags = writable ? o.flags | FILE_RDWR : o.flags & ~(unsigned)FILE_RDWR;
+	o.perms = writable ? o.perms | WRITER_PERMS : o.perms & ~(unsigned)WRITER_PERMS;
+	fd = open_again(p, &o);
+	if (fd < 0)
+		return fail(f->name, g_strerror(-fd), -fd, error);
+	if (!hand_over_locks(p, fd, &o, error)) {
+		close(fd);
+		return false;
+	}
+	/* Under the old number, which callers may have. */
+	if (dup3(fd, f->fd, O_CLOEXEC) < 0) {
+		int err = errno;
+
+		close(fd);
+		return fail(f->name, g_strerror(err), err, error);
+	}
+	close(fd);
+	p->opened = o;
+	return true;
+}
+
 static __thread struct {
 	file_wrap_fn *wrap;
 	void *arg;
@@ -211,6 +281,8 @@ struct file *file_open(const char *path, const struct file_options *options, GEr
 	p->base.writable = (options->flags & FILE_RDWR) != 0;
 	p->base.ignore_flush = options->cache == CACHE_UNSAFE;
 	p->nowait = true;
+	p->opened = *options;
+	p->opened.flags &= ~(unsigned)(FILE_CREATE | FILE_EXCL | FILE_TRUNC | FILE_NOCOW);
 	p->base.sync_changes =
 		options->cache == CACHE_WRITETHROUGH || options->cache == CACHE_DIRECTSYNC;
 	if (!set_up(p, path, options, error)) {

@@ -395,5 +395,6 @@ const struct file_ops posix_ops = {
 	.extent = posix_extent,
 	.readahead = posix_readahead,
 	.measure = posix_measure,
+	.set_writable = posix_set_writable,
 	.close = posix_close,
 };

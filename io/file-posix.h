@@ -17,6 +17,7 @@ struct direct_range {
 
 struct posix_file {
 	struct file base;
+	struct file_options opened;   /* as what it was opened */
 	bool nowait;		      /* the file system knows RWF_NOWAIT */
 	bool in_memory;		      /* tmpfs: knows no RWF_NOWAIT, but all of it is page cache */
 	const struct aio_ops *engine; /* NULL: the best one, found at the first use */
@@ -43,6 +44,8 @@ int posix_set_size(struct posix_file *p, uint64_t size);
 /* The size, also of a block device. 0 or -errno. */
 int posix_size(int fd, const struct stat *st, uint64_t *size);
 void posix_close(struct file *f);
+/* file-open.c, as in struct file_ops. */
+bool posix_set_writable(struct file *f, bool writable, GError **error);
 
 /* file-direct.c: finds out the alignments and switches O_DIRECT on. 0 or -errno. */
 int direct_set_up(struct posix_file *p);

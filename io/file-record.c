@@ -315,6 +315,11 @@ static int record_measure(struct file *f, uint64_t *size, int64_t *allocated)
 	return file_inner_measure(as_record(f)->inner, size, allocated);
 }
 
+static bool record_set_writable(struct file *f, bool writable, GError **error)
+{
+	return file_set_writable(as_record(f)->inner, writable, error);
+}
+
 static void record_close(struct file *f)
 {
 	struct record_file *rf = as_record(f);
@@ -335,6 +340,7 @@ static const struct file_ops record_ops = {
 	.copy_range = record_copy_range,
 	.extent = record_extent,
 	.measure = record_measure,
+	.set_writable = record_set_writable,
 	.close = record_close,
 };
 

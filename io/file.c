@@ -360,6 +360,22 @@ int64_t file_copy_range(struct file *from, uint64_t from_offset, struct file *to
 	return ret < 0 ? ret : copied;
 }
 
+bool file_set_writable(struct file *f, bool writable, GError **error)
+{
+	if (f->writable == writable)
+		return true;
+	if (!f->ops->set_writable) {
+		g_set_error(error, G_FILE_ERROR, G_FILE_ERROR_ROFS,
+			    "Could not open '%s' again: a file of this kind cannot change its mode",
+			    f->name);
+		return false;
+	}
+	if (!f->ops->set_writable(f, writable, error))
+		return false;
+	f->writable = writable;
+	return true;
+}
+
 /* --- kinds that pass on to another file --- */
 
 int file_inner_extent(struct file *f, struct file *inner, uint64_t offset, bool *is_data,

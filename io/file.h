@@ -102,6 +102,12 @@ struct file *file_from_pipe(const char *name, int fd, GError **error);
 /* A new, empty file in $TMPDIR or /var/tmp: its path, to be freed. NULL and *error. */
 char *file_temporary(GError **error);
 
+/*
+ * The same file for writing as well, or only for reading again, with the locks that go with it;
+ * nothing may be under way on it. false and *error: it is as it was. Does not yield.
+ */
+bool file_set_writable(struct file *f, bool writable, GError **error);
+
 /* One more reference / one fewer; the last one closes (and frees the locks). */
 struct file *file_ref(struct file *f);
 void file_unref(struct file *f); /* NULL is allowed */

@@ -39,7 +39,7 @@ static bool is_held_elsewhere(int fd, off_t byte)
 	return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
-static void give_back(int fd, unsigned perms, unsigned unshared)
+void lock_give_back(int fd, unsigned perms, unsigned unshared)
 {
 	for (unsigned i = 0; i < PERMS; i++) {
 		if (perms & (1u << i))
@@ -89,7 +89,7 @@ bool lock_take(int fd, const char *path, unsigned perms, unsigned unshared, GErr
 
 	if (ret == -EAGAIN || ret == -EACCES) {
 		/* Somebody has an exclusive lock on our bytes: not QEMU's way, but a lock. */
-		give_back(fd, perms, unshared);
+		lock_give_back(fd, perms, unshared);
 		g_set_error(error, G_FILE_ERROR, G_FILE_ERROR_AGAIN,
 			    "Failed to lock byte range\nIs another process using the image [%s]?",
 			    path);
@@ -97,11 +97,11 @@ bool lock_take(int fd, const char *path, unsigned perms, unsigned unshared, GErr
 	}
 	if (ret < 0) {
 		/* EINVAL, ENOLCK, ENOSYS, EOPNOTSUPP: there are no locks here. */
-		give_back(fd, perms, unshared);
+		lock_give_back(fd, perms, unshared);
 		return true;
 	}
 	if (check(fd, path, perms, unshared, error))
 		return true;
-	give_back(fd, perms, unshared);
+	lock_give_back(fd, perms, unshared);
 	return false;
 }

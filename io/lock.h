@@ -12,6 +12,8 @@
  * holder is in conflict: what was taken is given back. True where the file
  * system has no such locks.
  */
+/* Gives back what lock_take took of these. */
+void lock_give_back(int fd, unsigned perms, unsigned unshared);
 bool lock_take(int fd, const char *path, unsigned perms, unsigned unshared, GError **error);
 
 #endif
