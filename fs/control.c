@@ -34,6 +34,13 @@ static const struct control_file files[] = {
 		.show = control_resize_show,
 	},
 	{
+		.name = "hold",
+		.show = control_hold_show,
+		.opened = control_hold_opened,
+		.closed = control_hold_end,
+		.flushed = control_hold_end,
+	},
+	{
 		.name = "status",
 		.show = show_status,
 	},
@@ -471,6 +478,7 @@ static void run_read(struct request *r)
 	int ret;
 
 	g_mutex_lock(&o->lock);
+	o->reader = r->fi.lock_owner;
 	made = has_text(r);
 	g_mutex_unlock(&o->lock);
 	ret = made ? 0 : make_text(r);
@@ -542,6 +550,8 @@ static void run_flush(struct request *r)
 	if (r->o->writer == r->fi.lock_owner)
 		ret = finish_line(r->tree, r->o);
 	co_mutex_unlock(&r->o->writing);
+	if (r->o->file->flushed && (!r->o->reader || r->o->reader == r->fi.lock_owner))
+		r->o->file->flushed(r->tree, r->o);
 	fuse_reply_err(r->req, -ret);
 }
 

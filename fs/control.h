@@ -34,6 +34,9 @@ struct control_file {
 	/* Open and last close; either may be NULL. 0 or -errno and *error. May yield. */
 	int (*opened)(struct tree *t, struct control_open *o, GError **error);
 	void (*closed)(struct tree *t, struct control_open *o);
+	/* close(2) of a descriptor, by whoever read the file last; NULL: nothing. The kernel may
+	 * keep back the last close, which it sends behind writes that wait, but not this. */
+	void (*flushed)(struct tree *t, struct control_open *o);
 	bool takes_empty;
 	/* poll(2) says that there is something to read only when control_changed came since the
 	 * last read from the start. */
@@ -52,6 +55,7 @@ struct control_open {
 	GBytes *failed;		 /* a write that failed */
 	size_t failed_done;	 /* of it so many bytes were carried out */
 	GMutex lock;		 /* of these; reads may come to several loops */
+	uint64_t reader;	 /* who read last; 0: nobody */
 	GString *text;		 /* what is read; NULL: to be made */
 	uint64_t text_start;	 /* the file's offset where text begins */
 	struct events_reader *events;
@@ -98,5 +102,12 @@ int control_snapshot_command(struct tree *t, struct control_open *o, char *line,
 int control_snapshot_show(struct tree *t, struct control_open *o, GString *out, GError **error);
 int control_resize_command(struct tree *t, struct control_open *o, char *line, GError **error);
 int control_resize_show(struct tree *t, struct control_open *o, GString *out, GError **error);
+
+/* control-hold.c */
+int control_hold_opened(struct tree *t, struct control_open *o, GError **error);
+int control_hold_show(struct tree *t, struct control_open *o, GString *out, GError **error);
+void control_hold_end(struct tree *t, struct control_open *o);
+/* The mount ends: nobody holds from now on. On the first loop. */
+void control_hold_end_all(void);
 
 #endif

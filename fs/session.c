@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "fs/attr.h"
+#include "fs/control.h"
 #include "fs/daemonize.h"
 #include "fs/data.h"
 #include "fs/events.h"
@@ -85,16 +86,20 @@ struct start {
 	void *arg;
 };
 
+static void wake_receiver(struct worker *w)
+{
+	if (w->receiver)
+		co_wake(w->receiver);
+	w->receiver = NULL;
+}
+
 static void request_main(void *arg)
 {
 	struct start s = *(struct start *)arg;
 
 	s.fn(s.arg);
 	--*s.counter;
-	if (s.worker->receiver) {
-		co_wake(s.worker->receiver);
-		s.worker->receiver = NULL;
-	}
+	wake_receiver(s.worker);
 }
 
 static void start(struct worker *w, unsigned *counter, void (*fn)(void *arg), void *arg)
@@ -116,13 +121,23 @@ void worker_start_aside(struct worker *w, void (*fn)(void *arg), void *arg)
 	start(w, &w->aside, fn, arg);
 }
 
-/* Until at most `left` requests are in flight; 0: and none beside them. */
-static void wait_in_flight(struct worker *w, unsigned left)
+void worker_lift_limit(struct worker *w, bool on)
 {
-	while (w->in_flight > left || (!left && w->aside)) {
-		w->receiver = co_self();
-		co_yield();
-	}
+	w->unlimited += on ? 1 : -1;
+	wake_receiver(w);
+}
+
+static void wait_for_change(struct worker *w)
+{
+	w->receiver = co_self();
+	co_yield();
+}
+
+/* Until there is room for one more request in flight. */
+static void wait_for_room(struct worker *w)
+{
+	while (w->in_flight >= IN_FLIGHT_MAX && !w->unlimited)
+		wait_for_change(w);
 }
 
 static void stop_worker(void *arg)
@@ -131,9 +146,7 @@ static void stop_worker(void *arg)
 
 	w->stop = true;
 	watch_cancel(w->watch);
-	if (w->receiver)
-		co_wake(w->receiver);
-	w->receiver = NULL;
+	wake_receiver(w);
 }
 
 /* Makes every worker that serves stop. From any of their threads. */
@@ -257,7 +270,7 @@ static void receive(struct worker *w)
 			break;
 		if (!__atomic_load_n(&s->announced, __ATOMIC_RELAXED))
 			announce(s);
-		wait_in_flight(w, IN_FLIGHT_MAX - 1);
+		wait_for_room(w);
 		/* Others of this loop, such as finished I/O, must get their turn. */
 		if (++since_pause >= (w->in_flight ? 4 : 64)) {
 			since_pause = 0;
@@ -266,12 +279,13 @@ static void receive(struct worker *w)
 	}
 	session_stop(s);
 	events_end();
+	if (w->number == 0)
+		control_hold_end_all();
 	/* The loop must not end before the call that was posted to it. */
-	while (!w->stop) {
-		w->receiver = co_self();
-		co_yield();
-	}
-	wait_in_flight(w, 0);
+	while (!w->stop)
+		wait_for_change(w);
+	while (w->in_flight || w->aside)
+		wait_for_change(w);
 }
 
 static bool make_watch(struct worker *w, GError **error)
@@ -459,6 +473,7 @@ static void signal_main(void *arg)
 		/* A second signal ends a mount whose last requests hang. */
 		signal_set(&set);
 		pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+		control_hold_end_all();
 		if (session_is_writable(g->session))
 			take_leave(g->session);
 		session_stop(g->session);

@@ -28,6 +28,7 @@ struct worker {
 	struct watch *watch;
 	struct co *receiver; /* waits for in_flight to fall; NULL: does not */
 	unsigned in_flight, aside;
+	unsigned unlimited; /* calls of worker_lift_limit that stand */
 	bool serving; /* a stop will be posted; session.lock */
 	bool stop;
 	void *buffer; /* of the request that is received next; taken by call_keep_buffer */
@@ -45,6 +46,11 @@ struct worker *worker_self(void);
 void worker_start(struct worker *w, void (*fn)(void *arg), void *arg);
 /* The same for what may wait for other requests: however many there are, more are received. */
 void worker_start_aside(struct worker *w, void (*fn)(void *arg), void *arg);
+/*
+ * on: requests are received however many are in flight, until as many calls with off came. For
+ * somebody who makes writes wait for a request that is still to come. Does not yield.
+ */
+void worker_lift_limit(struct worker *w, bool on);
 /* INIT came: called by the handler; the session goes on when it was answered. */
 void session_initialised(struct session *s);
 /* May the image be written to? */

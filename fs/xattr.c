@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fs/fuse.h"
 #include "image/fsprobe.h"
 
 /* Where facts go: all names, or the value of one. */
@@ -111,10 +112,33 @@ static void put_snapshot(struct sink *s, const struct snapshot *snapshot)
 	put_number(s, "snapshot_vm_clock_ns", snapshot->vm_clock_nsec);
 }
 
+/*
+ * By this imgtool finds the mount that holds an image: "rw" or "ro", then device:inode of each file
+ * of the chain, top first.
+ */
+static void put_chain(struct sink *s, struct tree *t)
+{
+	g_autoptr(GString) text = g_string_new(tree_is_writable(t) ? "rw" : "ro");
+
+	for (const struct image *img = tree_image(t); img; img = img->backing) {
+		const struct stat *st = file_stat(img->file);
+
+		g_string_append_printf(text, " %ju:%ju", (uintmax_t)st->st_dev,
+				       (uintmax_t)st->st_ino);
+	}
+	put(s, "chain", text->str);
+}
+
 static int put_all(struct sink *s, struct tree *t, uint64_t node)
 {
-	const struct snapshot *snapshot = tree_snapshot(t, node);
+	const struct snapshot *snapshot;
 
+	if (node == FUSE_ROOT_ID)
+		put_chain(s, t);
+	/* Nobody who looks for a mount is to wait for its disk. */
+	if (node == FUSE_ROOT_ID && s->wanted && *s->value)
+		return 0;
+	snapshot = tree_snapshot(t, node);
 	if (snapshot)
 		put_snapshot(s, snapshot);
 	return tree_node_is_disk(t, node) ? put_disk(s, t, node) : 0;

@@ -156,6 +156,11 @@ struct file *image_open_data_file(struct image *img, const char *name, GError **
  * flushing it failed. May yield.
  */
 bool image_set_writable(struct image *img, bool writable, GError **error);
+/*
+ * Would opening this image's file, or writing to it, meet somebody's lock? To be asked of one that
+ * was opened with IMAGE_FORCE_SHARE, which has none of its own that is in the way.
+ */
+bool image_is_locked(const struct image *img, bool writing);
 struct image *image_ref(struct image *img);
 /* Flushes a writable image, whose failure is told by image_close_error ... use
  * image_flush first when you must know. NULL is allowed. */
@@ -269,6 +274,16 @@ bool image_check_backing(struct image *img, const char *name, const char *format
  * file becomes as short as a new one unless it has snapshots, bitmaps or a data file. */
 bool image_empty(struct image *img, GError **error);
 bool image_snapshot_rename(struct image *img, unsigned index, const char *name, GError **error);
+
+/*
+ * hold.c: from now on until image_hold_end the files of the chain stay as they are, with everything
+ * written before in them, so that another process may read them. Reads go on; writes, flushes that
+ * have something to write and changes of structure wait. Several may hold. NULL and *error: a
+ * flush failed. Yields. / Does not yield.
+ */
+struct image_hold;
+struct image_hold *image_hold(struct image *img, GError **error);
+void image_hold_end(struct image_hold *h);
 
 /*
  * stored-bitmap.c: dirty bitmaps that are stored in the image. Sentences do not name the file. As

@@ -357,6 +357,24 @@ struct image *open_layer(struct open_spec *spec, struct cache *cache, struct gat
 	return img;
 }
 
+bool image_is_locked(const struct image *img, bool writing)
+{
+	struct image_open_options o = {.flags = writing ? IMAGE_RDWR : 0};
+	struct file_options fo;
+	struct file *file;
+	GError *error = NULL;
+	bool locked;
+
+	open_file_options(&o, &fo);
+	/* Locks do not depend on how the file is open, and here nothing is to be written. */
+	fo.flags &= ~(unsigned)FILE_RDWR;
+	file = file_open(img->filename, &fo, &error);
+	locked = g_error_matches(error, G_FILE_ERROR, G_FILE_ERROR_AGAIN);
+	g_clear_error(&error);
+	file_unref(file);
+	return locked;
+}
+
 /* file NULL: spec->path is opened. Clears spec. */
 static struct image *open_tree(struct file *file, struct open_spec *spec, GError **error)
 {
