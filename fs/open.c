@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fs/log.h"
+#include "fs/overlay.h"
 #include "image/cache.h"
 
 static void warn(void *arg, const char *sentence)
@@ -93,14 +94,26 @@ struct image *open_mounted(const struct mount_options *o, unsigned loops, bool f
 	*gate = open.gate = make_gate(o, error);
 	if (!*gate)
 		return NULL;
-	if (o->mode == MODE_RW)
+	if (o->mode != MODE_RO)
 		set_writing(o, &open);
-	img = image_open(o->image, &open, error);
+	if (o->mode == MODE_OVERLAY)
+		img = overlay_open(o, &open, error);
+	else if (o->mode == MODE_SCRATCH)
+		img = overlay_open_scratch(o, &open, error);
+	else
+		img = image_open(o->image, &open, error);
 	if (!img)
 		one_sentence(error);
 	else if (o->mode == MODE_RW)
 		warn_of_raw(o, img);
 	return img;
+}
+
+const struct stat *open_named_stat(const struct mount_options *o, const struct image *img)
+{
+	bool above = o->mode == MODE_OVERLAY || o->mode == MODE_SCRATCH;
+
+	return file_stat((above ? img->backing : img)->file);
 }
 
 bool open_same_chain(struct image *a, struct image *b)

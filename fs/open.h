@@ -16,6 +16,8 @@
  */
 struct image *open_mounted(const struct mount_options *o, unsigned loops, bool first,
 			   struct gate **gate, GError **error);
+/* Of the file that the user named as the image: there may be a layer above it. */
+const struct stat *open_named_stat(const struct mount_options *o, const struct image *img);
 /* Do both loops show the same files? Somebody may have put another under the name meanwhile. */
 bool open_same_chain(struct image *a, struct image *b);
 

@@ -35,6 +35,7 @@
 #include "fs/log.h"
 #include "fs/open.h"
 #include "fs/ops.h"
+#include "fs/overlay.h"
 #include "fs/receive.h"
 #include "fs/status.h"
 #include "fs/text.h"
@@ -561,7 +562,7 @@ static char *fuse_options(const struct mount_options *o)
 static void set_look(struct session *s, struct image *img, bool single_file)
 {
 	const struct mount_options *o = s->options;
-	const struct stat *st = file_stat(img->file);
+	const struct stat *st = open_named_stat(o, img);
 	mode_t mode = o->allow_other ? st->st_mode & 0444 : 0400;
 
 	mode &= ~(mode_t)o->umask;
@@ -712,6 +713,7 @@ static int main_worker(void *arg)
 	}
 	join_workers(s);
 	unmount_it(s);
+	overlay_end(error != NULL);
 	if (error)
 		s->status = (enum mount_status)daemonize_failed(MOUNT_FAILED, error->message);
 	return 0;

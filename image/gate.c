@@ -67,14 +67,14 @@ bool gate_allow(struct gate *g, const char *word, GError **error)
 	return true;
 }
 
-/* Is path (real, absolute) below dir (real, absolute)? */
+/* Is path (real, absolute) dir (real, absolute), or below it? */
 static bool is_below(const char *path, const char *dir)
 {
 	size_t len = strlen(dir);
 
 	if (len > 0 && dir[len - 1] == '/') /* the root */
 		len--;
-	return strncmp(path, dir, len) == 0 && path[len] == '/';
+	return strncmp(path, dir, len) == 0 && (path[len] == '/' || (len && !path[len]));
 }
 
 static bool in_allowed_tree(const struct gate *g, const char *referrer, const char *path)

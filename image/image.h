@@ -41,7 +41,7 @@ enum gate_policy {
 	GATE_ANY,     /* --allow-references=any, and imgtool called as qemu-img */
 };
 struct gate *gate_new(enum gate_policy policy);
-/* Each word of --allow-references: a directory, or "any". */
+/* Each word of --allow-references: a directory, or a file, or "any". */
 bool gate_allow(struct gate *g, const char *word, GError **error);
 void gate_free(struct gate *g);
 /*

@@ -173,6 +173,15 @@ mount_imgfs() {
 	imgfs "${@:1:$#-1}" "$at" || fail "imgfs ${*:1:$#-1} $at: status $?"
 	mountpoint -q "$at" || fail "imgfs returned, but $at is no mount point"
 }
+# runs PID...: does one of them? What has ended and waits for its parent (a container's init may
+# take seconds) does not.
+runs() {
+	local pid
+	for pid in "$@"; do
+		! grep -q '^State:[[:space:]]*[RSDTtI]' "/proc/$pid/status" 2>/dev/null || return 0
+	done
+	return 1
+}
 # unmount MOUNTPOINT: and waits until the daemon is gone (its locks with it).
 unmount() {
 	local at pids i
@@ -181,7 +190,7 @@ unmount() {
 	fusermount3 -u "$at" || fail "cannot unmount $at"
 	for ((i = 0; i < 100; i++)); do
 		# shellcheck disable=SC2086
-		[ -z "$pids" ] || ! kill -0 $pids 2>/dev/null && return 0
+		runs $pids || return 0
 		sleep 0.05
 	done
 	fail "imgfs ($pids) still runs 5 s after $at was unmounted"

@@ -131,6 +131,12 @@ static void modes(void **state)
 	expect_mode("mount.imgfs a b -o rw,writable", MODE_RW);
 	expect_mode("mount.imgfs a b -o ro,writable", MODE_RO);
 
+	expect_mode("imgfs a b -o overlay=x", MODE_OVERLAY);
+	expect_mode("mount.imgfs a b -o rw,scratch", MODE_SCRATCH);
+
+	good(&o, "imgfs a b -o scratch=3M");
+	assert_true(o.mode == MODE_SCRATCH && o.scratch_memory == 3 << 20);
+	mount_options_clear(&o);
 	good(&o, "mount.imgfs a b -o rw");
 	assert_true(o.rw_by_mount);
 	mount_options_clear(&o);
@@ -152,6 +158,11 @@ static void refusals(void **state)
 	bad("imgfs a b c", "c: one argument too many");
 	bad("imgfs a b -o remount,ro", "-o remount: not supported");
 	bad("imgfs a b -o rw,snapshot=s", "-o snapshot=");
+	bad("imgfs a b -o scratch,snapshot=s", "-o snapshot=");
+	bad("imgfs a b -o overlay=x,scratch", "-o overlay= and -o scratch exclude each other");
+	bad("imgfs a b -o ro,overlay=x", "-o ro and -o overlay= exclude each other");
+	bad("imgfs a b -o overlay=", "overlay=");
+	bad("imgfs a b -o scratch=x", "scratch=x");
 	bad("imgfs a b -o discard=unmap", "-o discard= needs a writable mount (-o rw,");
 	bad("imgfs a b -o ro,detect_zeroes=on", "-o detect_zeroes= needs");
 	bad("mount.imgfs a b -o rw,discard=ignore", "(-o writable,");

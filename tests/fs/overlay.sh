@@ -1,0 +1,106 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# -o overlay=: made complete or not at all, named so that others find its backing file, continued
+# only above the image that it was made for.
+. "$IMGFS_SRCDIR/tests/functions.sh"
+requires_fuse
+requires_qemu
+
+mkdir m images images/below other
+qemu-img create -q -f qcow2 images/d.qcow2 16M
+qemu-io -c 'write -P 3 0 1M' images/d.qcow2 >/dev/null
+qemu-img create -q -f raw images/r.raw 3M
+sum=$(sha256sum <images/d.qcow2)
+cleanup_add unmount_now "$SCRATCH/m"
+
+# made OVERLAY NAME IMAGE FORMAT
+made() {
+	imgfs -o "overlay=$1" "$3" "$SCRATCH/m"
+	[ "$(ls m/layers | wc -l)" -eq 2 ] || fail "layers of $1: $(ls m/layers)"
+	[ "$(stat -c %s m/disk.raw)" -eq "$(qemu-img info --output=json -U "$3" |
+		sed -n 's/.*"virtual-size": \([0-9]*\).*/\1/p' | head -n 1)" ] || fail "$1: size"
+	unmount m
+	qemu-img info --output=json "$1" >info
+	expect_output info '"format": "qcow2"' "\"backing-filename\": \"$2\"" \
+		"\"backing-filename-format\": \"$4\""
+	qemu-img check -q "$1" || fail "qemu-img check $1"
+	qemu-img compare -q -f qcow2 -F "$4" "$1" "$3" || fail "$1 reads otherwise than $3"
+}
+made images/o1.qcow2 d.qcow2 images/d.qcow2 qcow2
+made other/o2.qcow2 "$SCRATCH/images/d.qcow2" images/d.qcow2 qcow2
+made o3.qcow2 images/d.qcow2 images/d.qcow2 qcow2
+made images/below/o4.qcow2 "$SCRATCH/images/d.qcow2" images/d.qcow2 qcow2
+made o5.qcow2 images/r.raw images/r.raw raw
+(cd images && imgfs -o overlay=../other/o6.qcow2 d.qcow2 "$SCRATCH/m")
+unmount m
+imgtool compare -q --allow-references=any other/o6.qcow2 images/d.qcow2
+# Names that would mean something else.
+cp images/d.qcow2 "images/a:b,c.qcow2"
+made "images/o7.qcow2" "./a:b,c.qcow2" "images/a:b,c.qcow2" qcow2 2>/dev/null || true
+
+# What is there is continued.
+imgfs -o overlay=images/o1.qcow2 images/d.qcow2 "$SCRATCH/m"
+unmount m
+ln -s ../images/d.qcow2 other/link.qcow2
+imgfs -o overlay=images/o1.qcow2 other/link.qcow2 "$SCRATCH/m"
+unmount m
+[ "$(sha256sum <images/d.qcow2)" = "$sum" ] || fail "the image has changed"
+
+# What is not its overlay is not touched, and both are named.
+refused() { # OVERLAY IMAGE WHY
+	local before
+	before=$(sha256sum <"$1")
+	expect_status 32 imgfs -o "overlay=$1" "$2" m
+	one_sentence err imgfs "$1"
+	expect_output err "$2" "$3"
+	[ "$(sha256sum <"$1")" = "$before" ] || fail "$1 has changed"
+}
+qemu-img create -q -f qcow2 alone.qcow2 16M
+cp images/d.qcow2 images/twin.qcow2
+refused images/o1.qcow2 images/twin.qcow2 "its backing file is 'images/d.qcow2'"
+refused alone.qcow2 images/d.qcow2 "no backing file"
+refused images/d.qcow2 images/d.qcow2 "the image itself"
+refused images/r.raw images/d.qcow2 "not in qcow2 format"
+# The base of the image is no overlay of it, whatever would be done to it.
+refused images/d.qcow2 images/o1.qcow2 "no backing file"
+expect_status 32 imgfs -o format=raw,overlay=images/o1.qcow2 images/d.qcow2 m
+expect_output err "images/o1.qcow2" "images/d.qcow2" "format is qcow2, not raw"
+mv images/d.qcow2 images/gone.qcow2
+cp images/twin.qcow2 images/d.qcow2
+imgfs -o overlay=images/o1.qcow2 images/d.qcow2 "$SCRATCH/m"
+unmount m
+
+# A mount that fails leaves none behind, and no half of one.
+expect_status 32 imgfs -o overlay=new.qcow2 images/d.qcow2 nowhere
+expect_status 32 imgfs -o overlay=new.qcow2 missing.qcow2 m
+expect_status 32 imgfs -o overlay=new.qcow2,format=nosuch images/d.qcow2 m
+expect_status 32 imgfs -o overlay=missing/new.qcow2 images/d.qcow2 m
+one_sentence err imgfs missing/new.qcow2
+expect_status 32 imgfs -o overlay=m images/d.qcow2 m
+# /dev/fuse that cannot be had is noticed after the overlay was made.
+if [ "$(id -u)" -eq 0 ] && unshare -m true 2>/dev/null; then
+	unshare -m bash -c 'mount --bind /dev/null /dev/fuse && imgfs -o overlay=new.qcow2 images/d.qcow2 m' \
+		2>err && fail "mounted without /dev/fuse"
+	grep -q "^imgfs: " err || fail "no sentence: $(cat err)"
+fi
+[ -z "$(find . -name 'new.qcow2*')" ] || fail "left behind: $(find . -name 'new.qcow2*')"
+# One that was there before stays.
+if [ "$(id -u)" -eq 0 ] && unshare -m true 2>/dev/null; then
+	unshare -m bash -c 'mount --bind /dev/null /dev/fuse && imgfs -o overlay=o3.qcow2 images/d.qcow2 m' \
+		2>err && fail "mounted without /dev/fuse"
+	[ -e o3.qcow2 ] || fail "o3.qcow2 is gone"
+fi
+
+# Locks: the overlay is ours alone, the image may be read by others, and written by none.
+imgfs -o overlay=images/o1.qcow2 images/d.qcow2 "$SCRATCH/m"
+qemu-io -r -c 'read 0 4k' images/d.qcow2 >/dev/null || fail "the image is not shared"
+qemu-io -c 'write 0 4k' images/d.qcow2 >/dev/null 2>&1 && fail "the image can be written to"
+qemu-io -r -c 'read 0 4k' images/o1.qcow2 >/dev/null 2>&1 && fail "the overlay is shared"
+mkdir m2
+expect_status 32 imgfs -o overlay=images/o1.qcow2 images/d.qcow2 m2
+one_sentence err imgfs images/o1.qcow2
+expect_output err "nother process uses"
+# Two overlays of one image do not disturb each other.
+mount_imgfs -o overlay=o3.qcow2 images/d.qcow2 m2
+unmount m2
+unmount m
