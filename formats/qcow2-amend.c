@@ -190,11 +190,12 @@ static bool store(struct amend *a, const struct qcow2_header *old, const char *w
 static bool upgrade(struct amend *a, GError **error)
 {
 	struct qcow2_header old = a->q->header;
+	bool changed;
 
 	if (a->version <= old.version)
 		return true;
 	/* Version 3 wants the disk's size in each snapshot; in version 2 it may be there. */
-	if (!qcow2_snapshots_complete(a->img, error))
+	if (!qcow2_snapshots_complete(a->img, &changed, error))
 		return false;
 	a->q->header.version = 3;
 	return store(a, &old, "Could not write the new version", error);

@@ -528,6 +528,11 @@ static void check_snapshot_entries(struct check *k)
 	const struct qcow2_header *h = &k->q->header;
 	struct qcow2_snapshot s;
 
+	if (k->q->salvaged)
+		found(k, FOUND_CORRUPTION,
+		      "ERROR the snapshot table is damaged: %u of its %u entries can be read",
+		      h->nb_snapshots, h->nb_snapshots + k->q->lost_snapshots);
+	k->lost_tables |= k->q->lost_snapshots;
 	for (unsigned i = 0; h->version >= 3 && i < h->nb_snapshots && goes_on(k); i++)
 		if (qcow2_snapshot_read(k->img, i, &s, NULL) && !s.has_disk_size)
 			found(k, FOUND_CORRUPTION, "ERROR snapshot table entry %u is incomplete",

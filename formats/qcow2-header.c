@@ -67,15 +67,6 @@ static bool check_fixed(const struct qcow2_header *h, GError **error)
 		return INVALID("refcount table of %u clusters (byte 56) is larger than 8 MiB",
 			       h->reftable_clusters),
 		       false;
-	if (h->nb_snapshots > QCOW2_MAX_SNAPSHOTS)
-		return INVALID("%u snapshots (byte 60) are more than %u", h->nb_snapshots,
-			       QCOW2_MAX_SNAPSHOTS),
-		       false;
-	if (h->nb_snapshots && (h->snapshots_offset & mask))
-		return INVALID("snapshot table offset 0x%" PRIx64 " (byte 64) is not on a cluster "
-			       "boundary",
-			       h->snapshots_offset),
-		       false;
 	return true;
 }
 
@@ -363,6 +354,23 @@ static bool check_table(const char *what, uint64_t offset, uint64_t len, uint64_
 	return false;
 }
 
+bool qcow2_header_check_snapshots(const struct qcow2_header *h, uint64_t file_size, GError **error)
+{
+	if (h->nb_snapshots > QCOW2_MAX_SNAPSHOTS)
+		return INVALID("%u snapshots (byte 60) are more than %u", h->nb_snapshots,
+			       QCOW2_MAX_SNAPSHOTS),
+		       false;
+	if (h->nb_snapshots && (h->snapshots_offset & ((1ull << h->cluster_bits) - 1)))
+		return INVALID("snapshot table offset 0x%" PRIx64 " (byte 64) is not on a cluster "
+			       "boundary",
+			       h->snapshots_offset),
+		       false;
+	return !h->nb_snapshots ||
+	       check_table("snapshot table", h->snapshots_offset,
+			   h->nb_snapshots * (uint64_t)sizeof(struct qcow2_snapshot_disk),
+			   file_size, error);
+}
+
 bool qcow2_header_check_tables(const struct qcow2_header *h, uint64_t file_size, bool for_check,
 			       GError **error)
 {
@@ -388,10 +396,7 @@ bool qcow2_header_check_tables(const struct qcow2_header *h, uint64_t file_size,
 	    !check_table("refcount table", h->reftable_offset,
 			 (uint64_t)h->reftable_clusters << h->cluster_bits, file_size, error))
 		return false;
-	if (h->nb_snapshots &&
-	    !check_table("snapshot table", h->snapshots_offset,
-			 h->nb_snapshots * (uint64_t)sizeof(struct qcow2_snapshot_disk), file_size,
-			 error))
+	if (!for_check && !qcow2_header_check_snapshots(h, file_size, error))
 		return false;
 	if (h->has_crypto &&
 	    !check_table("encryption header", h->crypto_offset, h->crypto_length, file_size, error))

@@ -6,7 +6,9 @@
  *   1. entries that are wrong by themselves (qcow2-repair-entries.c); references only become fewer
  *   2. COPIED flags, as the references that were counted say
  *   3. refcounts: where they are, or as a new structure (qcow2-rebuild.c)
- *   4. the dirty and corrupt bits, when a check of the result finds nothing wrong
+ *   4. a new snapshot table, by the order of formats/qcow2.h, when the counts are right to allocate
+ * by
+ *   5. the dirty and corrupt bits, when a check of the result finds nothing wrong
  */
 #include "formats/qcow2-check.h"
 
@@ -52,6 +54,8 @@ static bool flag_differs(struct check *k, uint64_t host, bool copied, bool leaks
 	if (cluster > k->clusters)
 		return false;
 	real = check_in_use(k, cluster);
+	if (k->q->lost_snapshots && !check_refcount(k, cluster, &stored))
+		real = MAX(real, stored);
 	if ((real == 1) == copied)
 		return false;
 	return !leaks || (!check_refcount(k, cluster, &stored) && stored > real);
@@ -137,7 +141,8 @@ static void fix_block(struct check *k, uint64_t start, uint64_t n, bool leaks, u
 		uint64_t stored = qcow2_refcount_entry(k->l2, c, order);
 		uint64_t real = spacemap_get(k->map, start + c);
 
-		if (stored == real || (leaks && stored < real))
+		if (stored == real || (leaks && stored < real) ||
+		    (k->q->lost_snapshots && stored > real))
 			continue;
 		repair_tell(k,
 			    "Repairing cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
@@ -277,6 +282,9 @@ static bool may_repair(const struct repair *r, struct check *k, GError **error)
 		repair_tell(k, "Nothing is repaired: not all tables could be read");
 		return false;
 	}
+	if (!r->leaks && k->q->lost_snapshots && r->result->leaks)
+		repair_tell(k, "Leaks are kept: some are what snapshots had that cannot be read "
+			       "any more; check -r leaks frees them");
 	if (!r->leaks)
 		return true;
 	if (k->holes || k->bad_structure) {
@@ -308,22 +316,48 @@ static bool change(const struct repair *r, struct check *k, GError **error)
 	return true;
 }
 
-/* What is left, by a check of what there is now; what is gone was repaired. */
-static bool verify(const struct repair *r, GError **error)
+/* What is left, by a check of what there is now; what is gone since `before` was repaired.
+ * *countable: the refcounts can be relied on. */
+static bool verify(const struct repair *r, const struct check_result *before, bool *countable,
+		   GError **error)
 {
 	struct check_options quiet = {.repair = CHECK_REPAIR_ALL};
-	struct check_result after, *before = r->result;
+	struct check_result after;
 	struct check k;
 
 	if (!check_run(&k, r->img, &quiet, &after, error))
 		return false;
 	check_end(&k);
+	*countable = !k.io_error && !k.holes && !k.bad_structure;
 	if (before->corruptions > after.corruptions)
 		after.corruptions_fixed = before->corruptions - after.corruptions;
 	if (before->leaks > after.leaks)
 		after.leaks_fixed = before->leaks - after.leaks;
-	*before = after;
+	*r->result = after;
 	return true;
+}
+
+/* A snapshot table that is damaged or lacks something, anew. */
+static bool settle_snapshots(const struct repair *r, const struct check_result *before,
+			     GError **error)
+{
+	const struct qcow2 *q = qcow2_of(r->img);
+	g_autofree char *words = NULL;
+	bool changed, countable;
+
+	if (q->lost_snapshots)
+		words = g_strdup_printf("Repairing the snapshot table: %u entries that cannot be "
+					"read are removed",
+					q->lost_snapshots);
+	if (!qcow2_snapshots_complete(r->img, &changed, error))
+		return false;
+	if (!changed)
+		return true;
+	if (r->options->tell)
+		r->options->tell(r->options->arg, words ? words : "Repairing the snapshot table");
+	if (qcow2_flush(r->img) < 0 || file_flush(r->img->file) < 0)
+		return refuse(error, "the new snapshot table could not be written");
+	return verify(r, before, &countable, error);
 }
 
 /* "Bit 0: Dirty bit", "Bit 1: Corrupt bit" */
@@ -351,8 +385,9 @@ static bool clear_bits(struct image *img, GError **error)
 static bool run(const struct repair *r, GError **error)
 {
 	g_autoptr(GError) failed = NULL;
+	struct check_result before;
+	bool ok, countable;
 	struct check k;
-	bool ok;
 
 	if (!check_run(&k, r->img, r->options, r->result, error))
 		return false;
@@ -363,7 +398,11 @@ static bool run(const struct repair *r, GError **error)
 		g_propagate_error(error, g_steal_pointer(&failed));
 		return false;
 	}
-	if (!verify(r, error))
+	before = *r->result;
+	if (!verify(r, &before, &countable, error))
+		return false;
+	if (r->entries && !r->leaks && r->result->corruptions && countable &&
+	    !settle_snapshots(r, &before, error))
 		return false;
 	if (r->result->corruptions || r->result->check_errors)
 		return true;

@@ -109,31 +109,54 @@ static bool append_renamed(struct image *img, GByteArray *table, unsigned index,
 	return true;
 }
 
-/* Entry `index` with the extra data that version 3 wants, if it lacks some. */
+/* All of entry `index`, wherever the next one begins. */
+static uint8_t *read_whole(struct image *img, unsigned index, const struct qcow2_snapshot *s,
+			   GError **error)
+{
+	const struct qcow2 *q = qcow2_of(img);
+	g_autofree uint8_t *bytes = g_try_malloc(s->total);
+	int err = bytes ? cache_read(img->cache, img->file,
+				     q->header.snapshots_offset +
+					     g_array_index(q->snapshot_offsets, uint32_t, index),
+				     bytes, s->total)
+			: -ENOMEM;
+
+	if (!err)
+		return g_steal_pointer(&bytes);
+	image_fail(img, err, "the snapshot table cannot be read", error);
+	return NULL;
+}
+
+/* Entry `index` with the extra data that version 3 wants, and no more than others read. */
 static bool append_complete(struct image *img, GByteArray *table, unsigned index, bool *changed,
 			    GError **error)
 {
-	g_autoptr(GByteArray) old = g_byte_array_new();
-	g_autofree char *name = NULL;
 	struct qcow2_snapshot_extra_disk x = {.disk_size = be64_make(qcow2_of(img)->header.size)};
+	g_autofree uint8_t *old = NULL;
+	g_autofree char *name = NULL;
 	struct qcow2_snapshot_disk d;
 	struct qcow2_snapshot s;
+	const void *extra = &x;
+	size_t length = sizeof(x);
 	const char *texts;
 
 	if (!qcow2_snapshot_read(img, index, &s, error))
 		return false;
-	if (s.has_disk_size)
-		return append_old(img, table, index, error);
-	if (!append_old(img, old, index, error))
+	old = read_whole(img, index, &s, error);
+	if (!old)
 		return false;
-	memcpy(&d, old->data, sizeof(d));
-	texts = (const char *)old->data + sizeof(d) + s.extra_length;
+	memcpy(&d, old, sizeof(d));
+	texts = (const char *)old + sizeof(d) + s.extra_length;
 	name = g_strndup(texts + s.id_length, s.name_length);
 	x.vm_state_size = be64_make(s.vm_state_size);
-	d.extra_length = be32_make(sizeof(x));
+	if (s.has_disk_size) {
+		extra = old + sizeof(d);
+		length = MIN(s.extra_length, QCOW2_MAX_SNAPSHOT_EXTRA);
+	}
+	*changed |= length != s.extra_length;
+	d.extra_length = be32_make(length);
 	d.name_length = be16_make(strlen(name));
-	append_entry(table, &d, &x, sizeof(x), texts, s.id_length, name);
-	*changed = true;
+	append_entry(table, &d, extra, length, texts, s.id_length, name);
 	return true;
 }
 
@@ -160,8 +183,7 @@ static bool table_changed(struct image *img, GError **error)
 {
 	struct qcow2 *q = qcow2_of(img);
 
-	g_clear_pointer(&q->snapshot_offsets, g_array_unref);
-	q->snapshots_length = 0;
+	qcow2_snapshots_forget(q);
 	if (!qcow2_snapshots_index(img, q, error)) {
 		q->snapshot_offsets = g_array_new(FALSE, TRUE, sizeof(uint32_t));
 		g_array_set_size(q->snapshot_offsets, q->header.nb_snapshots);
@@ -489,16 +511,16 @@ bool qcow2_snapshot_rename(struct image *img, unsigned index, const char *name, 
 	return commit_table(img, table, q->header.nb_snapshots, error);
 }
 
-bool qcow2_snapshots_complete(struct image *img, GError **error)
+bool qcow2_snapshots_complete(struct image *img, bool *changed, GError **error)
 {
 	g_autoptr(GByteArray) table = g_byte_array_new();
 	unsigned n = qcow2_of(img)->header.nb_snapshots;
-	bool changed = false;
 
+	*changed = qcow2_of(img)->salvaged;
 	for (unsigned i = 0; i < n; i++)
-		if (!append_complete(img, table, i, &changed, error))
+		if (!append_complete(img, table, i, changed, error))
 			return false;
-	return !changed || commit_table(img, table, n, error);
+	return !*changed || (begin(img, error) && commit_table(img, table, n, error));
 }
 
 /* ---- how much space each has ------------------------------------------------------------------

@@ -59,12 +59,17 @@ static bool read_entry(struct image *img, uint64_t at, struct qcow2_snapshot *s,
 	return true;
 }
 
-bool qcow2_snapshots_index(struct image *img, struct qcow2 *q, GError **error)
+/* As the specification has it: entries one behind the other. *length: of those that are good. */
+static bool walk(struct image *img, const struct qcow2 *q, GArray *offsets, uint64_t *length,
+		 GError **error)
 {
 	const struct qcow2_header *h = &q->header;
-	g_autoptr(GArray) offsets = g_array_new(FALSE, FALSE, sizeof(uint32_t));
+	bool check = img->flags & IMAGE_FOR_CHECK;
 	uint64_t at = 0;
 
+	/* For a check nobody has looked at the place yet. */
+	if (check && !qcow2_header_check_snapshots(h, q->file_size, error))
+		return false;
 	for (uint32_t i = 0; i < h->nb_snapshots; i++) {
 		struct qcow2_snapshot s;
 		uint32_t here = at;
@@ -75,6 +80,12 @@ bool qcow2_snapshots_index(struct image *img, struct qcow2 *q, GError **error)
 			g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_INVALID,
 				    "Too much extra metadata in snapshot table entry %u: %u bytes",
 				    i, s.extra_length);
+			return false;
+		}
+		/* Others read it as an empty disk without a name. */
+		if (check && !s.id_length && !s.l1_offset) {
+			g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_INVALID,
+				    "snapshot table entry %u is empty", i);
 			return false;
 		}
 		at += s.total;
@@ -93,7 +104,137 @@ bool qcow2_snapshots_index(struct image *img, struct qcow2 *q, GError **error)
 		}
 		g_array_append_val(offsets, here);
 	}
-	q->snapshots_length = at;
+	*length = at;
+	return true;
+}
+
+/* ---- damaged tables -----------------------------------------------------------------------------
+ */
+
+#define MAX_NAME 255 /* no program writes longer ones */
+
+/* The ID: a decimal number, or at least a word. */
+static bool is_word(struct image *img, uint64_t at, size_t len)
+{
+	char text[64];
+
+	if (len == 0 || len > sizeof(text) || cache_read(img->cache, img->file, at, text, len) < 0)
+		return false;
+	for (size_t i = 0; i < len; i++)
+		if (!g_ascii_isgraph(text[i]))
+			return false;
+	return true;
+}
+
+/* A name without an end is cut: what follows it may be the next entry. */
+static bool fit_name(struct image *img, uint64_t place, struct qcow2_snapshot *s)
+{
+	uint64_t before = sizeof(struct qcow2_snapshot_disk) + s->extra_length + s->id_length;
+	char text[MAX_NAME];
+
+	if (s->name_length <= MAX_NAME)
+		return true;
+	if (cache_read(img->cache, img->file, place + before, text, sizeof(text)) < 0)
+		return false;
+	s->name_length = strnlen(text, sizeof(text));
+	s->total = (before + s->name_length + 7) & ~7ull;
+	return true;
+}
+
+/* Is what lies here an entry, as far as can be told, when its extra data is so long? Random bytes
+ * are not, nor zeroes. */
+static bool is_entry(struct image *img, const struct qcow2 *q, uint64_t at, uint32_t extra_length,
+		     struct qcow2_snapshot *s)
+{
+	uint8_t buf[sizeof(struct qcow2_snapshot_disk) + sizeof(struct qcow2_snapshot_extra_disk)];
+	uint64_t place = q->header.snapshots_offset + at;
+	be32_t length = be32_make(extra_length);
+
+	if (cache_read(img->cache, img->file, place, buf, sizeof(buf)) < 0)
+		return false;
+	memcpy(buf + offsetof(struct qcow2_snapshot_disk, extra_length), &length, sizeof(length));
+	qcow2_snapshot_decode(buf, sizeof(buf), s);
+	return !qcow2_snapshot_l1_wrong(q, s) && s->l1_offset &&
+	       qcow2_inside(s->l1_offset, s->l1_size * 8ull, q->file_size) &&
+	       s->date_nsec < 1000000000 &&
+	       is_word(img, place + sizeof(struct qcow2_snapshot_disk) + extra_length,
+		       s->id_length) &&
+	       fit_name(img, place, s) && at + s->total <= QCOW2_MAX_SNAPSHOT_BYTES &&
+	       qcow2_inside(place, s->total - 7, q->file_size);
+}
+
+static bool believable(struct image *img, const struct qcow2 *q, uint64_t at,
+		       struct qcow2_snapshot *s)
+{
+	uint64_t place = q->header.snapshots_offset + at;
+	uint32_t usual[] = {sizeof(struct qcow2_snapshot_extra_disk), 16};
+
+	if (!qcow2_inside(place, sizeof(struct qcow2_snapshot_disk), q->file_size) ||
+	    !read_entry(img, place, s, NULL))
+		return false;
+	if (is_entry(img, q, at, s->extra_length, s))
+		return true;
+	for (size_t i = 0; i < G_N_ELEMENTS(usual); i++)
+		if (is_entry(img, q, at, usual[i], s))
+			return true;
+	return false;
+}
+
+/*
+ * Whatever can be told to be an entry. Behind one that cannot, the next is searched for in the same
+ * cluster only: further on, bytes may be a guest's, who can write what looks like one.
+ */
+static void salvage(struct image *img, struct qcow2 *q, GArray *offsets)
+{
+	struct qcow2_header *h = &q->header;
+	uint32_t wanted = MIN(h->nb_snapshots, QCOW2_MAX_SNAPSHOTS);
+	uint64_t at = 0, stop = 0;
+
+	g_array_set_size(offsets, 0);
+	q->salvaged = g_array_new(FALSE, FALSE, sizeof(struct qcow2_snapshot));
+	q->snapshots_length = 0;
+	if (!(h->snapshots_offset & (q->cluster_size - 1)) && h->snapshots_offset)
+		stop = q->cluster_size;
+	while (offsets->len < wanted && at < stop) {
+		struct qcow2_snapshot s;
+		uint32_t here = at;
+
+		if (!believable(img, q, at, &s)) {
+			at += 8;
+			continue;
+		}
+		g_array_append_val(offsets, here);
+		g_array_append_val(q->salvaged, s);
+		at += s.total;
+		q->snapshots_length = at;
+		stop = MAX(stop, (at + q->cluster_size) & ~(q->cluster_size - 1ull));
+	}
+	q->lost_snapshots = h->nb_snapshots - offsets->len;
+	h->nb_snapshots = offsets->len;
+}
+
+void qcow2_snapshots_forget(struct qcow2 *q)
+{
+	g_clear_pointer(&q->snapshot_offsets, g_array_unref);
+	g_clear_pointer(&q->salvaged, g_array_unref);
+	q->snapshots_length = 0;
+	q->lost_snapshots = 0;
+}
+
+bool qcow2_snapshots_index(struct image *img, struct qcow2 *q, GError **error)
+{
+	g_autoptr(GArray) offsets = g_array_new(FALSE, FALSE, sizeof(uint32_t));
+	g_autoptr(GError) why = NULL;
+
+	if (!walk(img, q, offsets, &q->snapshots_length, &why)) {
+		if (!(img->flags & IMAGE_FOR_CHECK) ||
+		    g_error_matches(why, IMAGE_ERROR, IMAGE_ERROR_FAILED)) {
+			g_set_error(error, IMAGE_ERROR, why->code,
+				    "%s (check -r all may repair it)", why->message);
+			return false;
+		}
+		salvage(img, q, offsets);
+	}
 	q->snapshot_offsets = g_steal_pointer(&offsets);
 	return true;
 }
@@ -103,6 +244,10 @@ bool qcow2_snapshot_read(struct image *img, unsigned index, struct qcow2_snapsho
 {
 	const struct qcow2 *q = qcow2_of(img);
 
+	if (q->salvaged) {
+		*s = g_array_index(q->salvaged, struct qcow2_snapshot, index);
+		return true;
+	}
 	return read_entry(img,
 			  q->header.snapshots_offset +
 				  g_array_index(q->snapshot_offsets, uint32_t, index),
@@ -208,7 +353,7 @@ bool qcow2_view(struct image *img, unsigned index, struct image *view, GError **
 	q = g_memdup2(from, sizeof(*from));
 	q->parent = from;
 	q->writer = NULL;
-	q->snapshot_offsets = NULL;
+	q->snapshot_offsets = q->salvaged = NULL;
 	q->data = from->data ? file_ref(from->data) : NULL;
 	q->l1_offset = s.l1_offset;
 	q->l1_size = s.l1_size;

@@ -173,8 +173,7 @@ static void qcow2_free(struct qcow2 *q)
 	file_unref(q->data);
 	if (!q->parent)
 		qcow2_header_clear(&q->header);
-	if (q->snapshot_offsets)
-		g_array_unref(q->snapshot_offsets);
+	qcow2_snapshots_forget(q);
 	g_free(q);
 }
 

@@ -183,11 +183,13 @@ bool qcow2_header_decode(const void *buf, size_t len, struct qcow2_header *h, GE
  */
 bool qcow2_extensions_decode(const void *buf, struct qcow2_header *h, GError **error);
 /*
- * Checks that what the header points at lies in a file of this size. for_check:
- * a refcount table that is missing or in the wrong place is check's to report. Pure.
+ * Checks that what the header points at lies in a file of this size. for_check: a refcount or
+ * snapshot table that is missing or in the wrong place is check's to report. Pure.
  */
 bool qcow2_header_check_tables(const struct qcow2_header *h, uint64_t file_size, bool for_check,
 			       GError **error);
+/* The same of the snapshot table. Pure. */
+bool qcow2_header_check_snapshots(const struct qcow2_header *h, uint64_t file_size, GError **error);
 /* Reads, decodes and checks all of it. On failure *h is all zero. May yield. */
 bool qcow2_header_read(struct file *f, bool for_check, struct qcow2_header *h, GError **error);
 void qcow2_header_clear(struct qcow2_header *h);
@@ -232,6 +234,10 @@ struct qcow2 {
 
 	GArray *snapshot_offsets;  /* uint32_t, from the table's start */
 	uint64_t snapshots_length; /* bytes of the snapshot table */
+	/* With IMAGE_FOR_CHECK, when the table is damaged, else NULL: struct qcow2_snapshot of what
+	 * can be read of it, header.nb_snapshots entries. lost_snapshots: those that cannot. */
+	GArray *salvaged;
+	uint32_t lost_snapshots;
 
 	struct qcow2_tracking *tracking; /* bitmaps that follow what is written; NULL: none yet */
 	struct qcow2_writer *writer;	 /* NULL: nothing may be changed (read-only, or a view) */
@@ -295,8 +301,10 @@ struct qcow2_snapshot { /* a table entry without its texts */
 /* From the first bytes of an entry: the fixed part and as much extra data as len
  * has. false: too short. Pure. */
 bool qcow2_snapshot_decode(const void *buf, size_t len, struct qcow2_snapshot *s);
-/* Walks the table, at open: it must lie inside the file. May yield. */
+/* Walks the table, at open: it must lie inside the file. With IMAGE_FOR_CHECK a damaged one is not
+ * refused: what can be told to be entries in its first clusters is kept. May yield. */
 bool qcow2_snapshots_index(struct image *img, struct qcow2 *q, GError **error);
+void qcow2_snapshots_forget(struct qcow2 *q); /* before it is walked again */
 /* index < nb_snapshots of an opened image. May yield. */
 bool qcow2_snapshot_read(struct image *img, unsigned index, struct qcow2_snapshot *s,
 			 GError **error);
@@ -636,8 +644,9 @@ bool qcow2_snapshot_rename(struct image *img, unsigned index, const char *name, 
 bool qcow2_snapshot_usage(struct image *img, unsigned index, uint64_t *own, uint64_t *shared,
 			  GError **error);
 
-/* Gives every snapshot the extra data that version 3 wants. */
-bool qcow2_snapshots_complete(struct image *img, GError **error);
+/* Gives every snapshot the extra data that version 3 wants; *changed: some lacked it, or the table
+ * was damaged, and there is a new one. */
+bool qcow2_snapshots_complete(struct image *img, bool *changed, GError **error);
 
 /* qcow2-amend.c */
 extern const struct option_desc qcow2_amend_options[];

@@ -117,13 +117,7 @@ static void test_header(void **state)
 	POKE64(l1_offset, 3 * CLUSTER + 512, "L1 table offset");
 	POKE32(reftable_clusters, 128, NULL);
 	POKE32(reftable_clusters, 129, "refcount table of 129 clusters");
-	POKE32(nb_snapshots, 65536, NULL);
-	POKE32(nb_snapshots, 65537, "65537 snapshots");
 	POKE64(snapshots_offset, 1, NULL); /* of no table */
-	d = good();
-	d.nb_snapshots = be32_make(1);
-	d.snapshots_offset = be64_make(CLUSTER + 8);
-	decode(&d, "snapshot table offset");
 }
 
 /* ---- extensions ------------------------------------------------------------------------------ */
@@ -339,6 +333,24 @@ static void test_tables(void **state)
 	h.l1_size = 2;
 	h.reftable_clusters = 0;
 	assert_false(qcow2_header_check_tables(&h, 1 << 30, false, NULL));
+	assert_true(qcow2_header_check_tables(&h, 1 << 30, true, NULL));
+
+	h.reftable_clusters = 1;
+	h.snapshots_offset = CLUSTER;
+	h.nb_snapshots = 65536;
+	assert_true(qcow2_header_check_tables(&h, 1 << 30, false, NULL));
+	h.nb_snapshots = 65537;
+	assert_false(qcow2_header_check_tables(&h, 1 << 30, false, &error));
+	assert_non_null(strstr(error->message, "65537 snapshots"));
+	g_clear_error(&error);
+	h.nb_snapshots = 1;
+	h.snapshots_offset = CLUSTER + 8;
+	assert_false(qcow2_header_check_tables(&h, 1 << 30, false, &error));
+	assert_non_null(strstr(error->message, "snapshot table offset"));
+	g_clear_error(&error);
+	h.snapshots_offset = 1 << 30;
+	assert_false(qcow2_header_check_tables(&h, 1 << 30, false, NULL));
+	/* A check finds that out by itself. */
 	assert_true(qcow2_header_check_tables(&h, 1 << 30, true, NULL));
 
 	assert_true(qcow2_inside(5, 0, 5));
