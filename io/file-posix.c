@@ -31,13 +31,13 @@ static int run_transfer(void *arg)
 	return 0;
 }
 
-static ssize_t transfer_in_memory(const struct aio_transfer *t)
+static ssize_t transfer_in_memory(struct posix_file *p, const struct aio_transfer *t)
 {
 	struct worker_transfer w = {.t = t};
 
 	if (!t->write || iov_total(t->iov, t->niov) < WRITE_BY_WORKER)
 		return aio_transfer_here(t);
-	pool_run(run_transfer, &w);
+	pool_run_in_turn(&p->writes, run_transfer, &w);
 	return w.result;
 }
 
@@ -46,7 +46,7 @@ ssize_t posix_transfer(struct posix_file *p, const struct aio_transfer *t)
 	if (!co_self())
 		return aio_transfer_here(t);
 	if (p->in_memory && !p->direct)
-		return transfer_in_memory(t);
+		return transfer_in_memory(p, t);
 	if (G_UNLIKELY(!p->engine_ready)) {
 		if (!p->engine)
 			p->engine = aio_best(loop_self());

@@ -7,6 +7,7 @@
 #include "io/aio.h"
 #include "io/co.h"
 #include "io/file-internal.h"
+#include "io/pool.h"
 
 /* A change under way on an O_DIRECT file; on the stack of whoever makes it. */
 struct direct_range {
@@ -20,6 +21,7 @@ struct posix_file {
 	struct file_options opened;   /* as what it was opened */
 	bool nowait;		      /* the file system knows RWF_NOWAIT */
 	bool in_memory;		      /* tmpfs: knows no RWF_NOWAIT, but all of it is page cache */
+	struct pool_turn writes;      /* the kernel lets one at a time write to a file of that */
 	const struct aio_ops *engine; /* NULL: the best one, found at the first use */
 	bool engine_ready;
 

@@ -29,6 +29,7 @@ struct job {
 	int (*fn)(void *arg);
 	void *arg;
 	int ret;
+	struct pool_turn *turn; /* NULL: runs beside any other */
 	struct loop *loop;
 	struct co *co;
 	struct loop_call done;
@@ -112,6 +113,32 @@ static struct job *next_jobs(struct pool *p)
 	return first;
 }
 
+/* The next of those that were to run after this one, which is gone from here on. */
+static struct job *end_job(struct pool *p, struct job *job)
+{
+	struct pool_turn *turn = job->turn;
+	struct job *next = NULL;
+
+	if (turn) {
+		pthread_mutex_lock(&p->lock);
+		next = turn->first;
+		turn->first = next ? next->next : NULL;
+		turn->taken = next != NULL;
+		pthread_mutex_unlock(&p->lock);
+	}
+	loop_post_call(job->loop, &job->done);
+	return next;
+}
+
+/* The job, and those that had to wait for it. */
+static void do_job(struct pool *p, struct job *job)
+{
+	while (job) {
+		job->ret = job->fn(job->arg);
+		job = end_job(p, job);
+	}
+}
+
 static void *worker(void *arg)
 {
 	struct pool *p = arg;
@@ -123,8 +150,7 @@ static void *worker(void *arg)
 		while (job) {
 			struct job *next = job->next; /* the job is gone once it is posted */
 
-			job->ret = job->fn(job->arg);
-			loop_post_call(job->loop, &job->done);
+			do_job(p, job);
 			job = next;
 		}
 		pthread_mutex_lock(&p->lock);
@@ -192,6 +218,24 @@ static void pool_grow(struct pool *p)
 	pthread_attr_destroy(&attr);
 }
 
+/* Called with the lock: another job has the turn, and this one follows it. */
+static bool wait_for_turn(struct job *job)
+{
+	struct pool_turn *turn = job->turn;
+
+	if (!turn)
+		return false;
+	if (!turn->taken) {
+		turn->taken = true;
+		return false;
+	}
+	if (!turn->first)
+		turn->tail = &turn->first;
+	*turn->tail = job;
+	turn->tail = &job->next;
+	return true;
+}
+
 /* false: there is no thread, and none can be had. */
 static bool pool_submit(struct pool *p, unsigned limit, struct job *job)
 {
@@ -202,7 +246,7 @@ static bool pool_submit(struct pool *p, unsigned limit, struct job *job)
 		pool_grow(p);
 
 	bool have_thread = p->thread_count > 0;
-	if (have_thread) {
+	if (have_thread && !wait_for_turn(job)) {
 		if (!p->jobs)
 			p->jobs_tail = &p->jobs;
 		*p->jobs_tail = job;
@@ -214,9 +258,10 @@ static bool pool_submit(struct pool *p, unsigned limit, struct job *job)
 	return have_thread;
 }
 
-static int run(struct pool *p, unsigned limit, int (*fn)(void *arg), void *arg)
+static int run(struct pool *p, unsigned limit, struct pool_turn *turn, int (*fn)(void *arg),
+	       void *arg)
 {
-	struct job job = {.fn = fn, .arg = arg, .loop = loop_self(), .co = co_self()};
+	struct job job = {.fn = fn, .arg = arg, .turn = turn, .loop = loop_self(), .co = co_self()};
 
 	if (!job.co || !job.loop)
 		return fn(arg);
@@ -230,12 +275,17 @@ static int run(struct pool *p, unsigned limit, int (*fn)(void *arg), void *arg)
 
 int pool_run(int (*fn)(void *arg), void *arg)
 {
-	return run(&processors, pool_width(), fn, arg);
+	return run(&processors, pool_width(), NULL, fn, arg);
+}
+
+int pool_run_in_turn(struct pool_turn *turn, int (*fn)(void *arg), void *arg)
+{
+	return run(&processors, pool_width(), turn, fn, arg);
 }
 
 int pool_run_blocking(int (*fn)(void *arg), void *arg)
 {
-	return run(&blocking, BLOCKING_THREADS, fn, arg);
+	return run(&blocking, BLOCKING_THREADS, NULL, fn, arg);
 }
 
 static void shut_down(struct pool *p)

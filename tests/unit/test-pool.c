@@ -103,6 +103,54 @@ static void test_blocking(void **state)
 	pthread_barrier_destroy(&barrier);
 }
 
+/* --- jobs that take turns --- */
+
+static struct pool_turn turns[2];
+static atomic_uint inside[2], most[2], turns_done;
+
+static int take_turn(void *arg)
+{
+	unsigned which = *(unsigned *)arg, now = atomic_fetch_add(&inside[which], 1) + 1;
+
+	if (now > atomic_load(&most[which]))
+		atomic_store(&most[which], now);
+	usleep(200);
+	atomic_fetch_sub(&inside[which], 1);
+	atomic_fetch_add(&turns_done, 1);
+	return (int)which;
+}
+
+static int in_turn(void *arg)
+{
+	unsigned which = *(unsigned *)arg;
+
+	assert_int_equal(pool_run_in_turn(&turns[which], take_turn, &which), which);
+	return 0;
+}
+
+static int take_turns(void *arg)
+{
+	struct co_group g;
+
+	co_group_init(&g, 50);
+	for (unsigned i = 0; i < 400; i++) {
+		unsigned which = i % 2;
+
+		co_group_spawn(&g, in_turn, &which);
+	}
+	assert_int_equal(co_group_wait(&g), 0);
+	assert_int_equal(atomic_load(&turns_done), 400);
+	assert_int_equal(atomic_load(&most[0]), 1);
+	assert_int_equal(atomic_load(&most[1]), 1);
+	assert_false(turns[0].taken || turns[1].taken);
+	return 0;
+}
+
+static void test_turns(void **state)
+{
+	in_loop(take_turns, NULL);
+}
+
 /* --- many loops --- */
 
 #define JOBS 2000
@@ -193,9 +241,13 @@ static void test_after_fork(void **state)
 int main(void)
 {
 	struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_runs_elsewhere), cmocka_unit_test(test_in_place_outside),
-		cmocka_unit_test(test_signals),	       cmocka_unit_test(test_blocking),
-		cmocka_unit_test(test_many_loops),     cmocka_unit_test(test_shutdown_and_again),
+		cmocka_unit_test(test_runs_elsewhere),
+		cmocka_unit_test(test_in_place_outside),
+		cmocka_unit_test(test_signals),
+		cmocka_unit_test(test_blocking),
+		cmocka_unit_test(test_turns),
+		cmocka_unit_test(test_many_loops),
+		cmocka_unit_test(test_shutdown_and_again),
 		cmocka_unit_test(test_after_fork),
 	};
 
