@@ -93,6 +93,7 @@ int control_errno(const GError *error)
 	case IMAGE_ERROR_REFUSED:
 		return EPERM;
 	case IMAGE_ERROR_LOCKED:
+	case IMAGE_ERROR_BUSY:
 		return EBUSY;
 	case IMAGE_ERROR_NOT_FOUND:
 		return ENOENT;

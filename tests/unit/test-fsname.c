@@ -35,8 +35,23 @@ static void escapes(void **state)
 	for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
 		g_autofree char *name = name_escape(cases[i].bytes, NAME_LEN_MAX);
 
+		g_autofree char *back = name_unescape(name);
+
 		assert_string_equal(name, cases[i].name);
+		assert_non_null(back);
+		assert_string_equal(back, cases[i].bytes);
 	}
+}
+
+/* Files that would appear under another name than they were made. */
+static void names_that_are_never_shown(void **state)
+{
+	static const char *const names[] = {
+		"%41", "a%2fb", "line\nbreak", "%00", "bad\xff", "50%25", "%C3%A9", ".", "a/b",
+	};
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(names); i++)
+		assert_null(name_unescape(names[i]));
 }
 
 static void cut_after_a_whole_character(void **state)
@@ -99,6 +114,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(escapes),
+		cmocka_unit_test(names_that_are_never_shown),
 		cmocka_unit_test(cut_after_a_whole_character),
 		cmocka_unit_test(duplicates_get_their_id),
 		cmocka_unit_test(long_names_fit_and_differ),
