@@ -8,6 +8,8 @@
 #include "fs/control.h"
 #include "fs/events.h"
 #include "fs/handles.h"
+#include "fs/kernel.h"
+#include "fs/resized.h"
 
 #define SHRINK "--shrink"
 
@@ -30,6 +32,8 @@ static int resize(struct tree *t, uint64_t size, GError **error)
 	if (!image_resize(tree_image(t), size, NULL, error))
 		return -control_errno(*error);
 	tree_wrote(t);
+	kernel_changed(t);
+	resized_tell(t);
 	if (size != before)
 		events_tell("resized", EVENT_NUMBER("size", size));
 	return 0;

@@ -37,6 +37,7 @@
 #include "fs/ops.h"
 #include "fs/overlay.h"
 #include "fs/receive.h"
+#include "fs/resized.h"
 #include "fs/status.h"
 #include "fs/text.h"
 #include "io/co.h"
@@ -226,6 +227,8 @@ static void announce(struct session *s)
 	    __atomic_exchange_n(&s->announced, true, __ATOMIC_ACQ_REL))
 		return;
 	raise_read_ahead(s->options->mountpoint);
+	if (session_is_writable(s))
+		resized_begin(s->mounted_at, s->look.single_file);
 	write_pid(s);
 	daemonize_ready();
 }
@@ -622,6 +625,7 @@ static void unmount_it(struct session *s)
 	if (!s->fuse)
 		return;
 	kernel_end();
+	resized_end();
 	/* libfuse would say that it cannot unmount what is gone already. */
 	if (!s->detached)
 		fuse_session_unmount(s->fuse);
@@ -749,6 +753,7 @@ int session_main(const struct mount_options *options)
 	signal_set(&set);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
 	fuse_set_log_func(fuse_log_line);
 	/* Each loop opens every file of the chain. */
 	file_allow_many();

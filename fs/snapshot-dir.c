@@ -10,8 +10,10 @@
 #include "fs/control.h"
 #include "fs/events.h"
 #include "fs/handles.h"
+#include "fs/kernel.h"
 #include "fs/names.h"
 #include "fs/ops.h"
+#include "fs/resized.h"
 #include "fs/session.h"
 #include "fs/status.h"
 
@@ -79,8 +81,11 @@ int snapshot_create(struct tree *t, void *arg, GError **error)
 {
 	const struct snapshot_change *c = arg;
 	GPtrArray *list;
-	int ret = tree_change_begin(t, &list);
+	int ret;
 
+	/* The state of this moment has what programs wrote and the kernel has yet to send. */
+	kernel_settle();
+	ret = tree_change_begin(t, &list);
 	if (ret)
 		return cannot_list(t, ret, error);
 	if (has_name(list, c->name))
@@ -183,6 +188,10 @@ int snapshot_apply(struct tree *t, void *arg, GError **error)
 	if (!bar_disk(DISK_TOP, true))
 		return control_refuse(error, EBUSY, "disk.raw or a partition is open for writing");
 	ret = apply_barred(t, c, &name, error);
+	if (!ret) {
+		kernel_changed(t);
+		resized_tell(t);
+	}
 	handles_unbar();
 	if (!ret)
 		events_tell("snapshot-applied", EVENT_STRING("name", name));
@@ -234,6 +243,12 @@ static void request_main(void *arg)
 	g_free(r);
 }
 
+/* Nothing else can be made or removed. */
+static void refuse_change(fuse_req_t req)
+{
+	fuse_reply_err(req, tree_is_writable(worker_self()->tree) ? EPERM : EROFS);
+}
+
 static void start(fuse_req_t req, fuse_ino_t parent, control_fn *change, const char *name,
 		  const char *new_name, bool entry)
 {
@@ -241,12 +256,34 @@ static void start(fuse_req_t req, fuse_ino_t parent, control_fn *change, const c
 	struct request *r;
 
 	if (!tree_is_writable(w->tree) || parent != node_make(DISK_TOP, LEAF_SNAPSHOTS)) {
-		fuse_reply_err(req, tree_is_writable(w->tree) ? EPERM : EROFS);
+		refuse_change(req);
 		return;
 	}
 	r = g_new(struct request, 1);
 	*r = (struct request){req, w->tree, change, g_strdup(name), g_strdup(new_name), entry};
 	worker_start_aside(w, request_main, r);
+}
+
+void snapshot_dir_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	refuse_change(req);
+}
+
+void snapshot_dir_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+			   dev_t dev)
+{
+	refuse_change(req);
+}
+
+void snapshot_dir_op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent,
+			     const char *name)
+{
+	refuse_change(req);
+}
+
+void snapshot_dir_op_link(fuse_req_t req, fuse_ino_t node, fuse_ino_t parent, const char *name)
+{
+	refuse_change(req);
 }
 
 void snapshot_dir_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)

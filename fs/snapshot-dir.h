@@ -25,5 +25,12 @@ void snapshot_dir_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, 
 void snapshot_dir_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
 void snapshot_dir_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name,
 			    fuse_ino_t new_parent, const char *new_name, unsigned flags);
+/* Refused. */
+void snapshot_dir_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void snapshot_dir_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+			   dev_t dev);
+void snapshot_dir_op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent,
+			     const char *name);
+void snapshot_dir_op_link(fuse_req_t req, fuse_ino_t node, fuse_ino_t parent, const char *name);
 
 #endif

@@ -35,6 +35,7 @@ struct tree {
 	unsigned next_number;
 	GHashTable *views; /* disk -> struct tree_view */
 	uint64_t clock, writes;
+	GHashTable *turns;	 /* number of a partition of the disk -> how often it moved */
 	struct co_mutex opening; /* views, tables and lists are made by one coroutine */
 };
 
@@ -80,6 +81,7 @@ struct tree *tree_new(struct image *img, const char *snapshot, const struct tree
 	t->look = look;
 	t->layers = g_ptr_array_new_with_free_func(g_free);
 	t->views = g_hash_table_new_full(NULL, NULL, NULL, view_free);
+	t->turns = g_hash_table_new(NULL, NULL);
 	if (snapshot) {
 		g_autoptr(GPtrArray) list = image_snapshots(img, error);
 		int index = list ? image_find_snapshot(list, snapshot, error) : -1;
@@ -109,6 +111,7 @@ void tree_free(struct tree *t)
 	if (!t)
 		return;
 	g_hash_table_unref(t->views);
+	g_hash_table_unref(t->turns);
 	g_ptr_array_unref(t->layers);
 	drop_list(t);
 	if (t->numbers)
@@ -245,7 +248,8 @@ static void drop_idle_view(struct tree *t)
 		return;
 	g_hash_table_iter_init(&iter, t->views);
 	while (g_hash_table_iter_next(&iter, NULL, (void **)&v))
-		if (!v->users && (!oldest || v->used < oldest->used))
+		/* The disk's own has the table that a new one is compared with. */
+		if (!v->users && v->disk != DISK_TOP && (!oldest || v->used < oldest->used))
 			oldest = v;
 	if (oldest)
 		g_hash_table_remove(t->views, GUINT_TO_POINTER(oldest->disk));
@@ -323,7 +327,8 @@ static int read_partitions(struct tree *t, struct tree_view *v, struct partition
 	return ret;
 }
 
-int tree_partitions(struct tree *t, struct window *w, const struct partition_table **table)
+/* The table as it was read last: what a window on a partition means stays while it is open. */
+static int last_partitions(struct tree *t, struct window *w, const struct partition_table **table)
 {
 	struct tree_view *v = w->view;
 	int ret = 0;
@@ -338,6 +343,15 @@ int tree_partitions(struct tree *t, struct window *w, const struct partition_tab
 	return ret;
 }
 
+static uint64_t partition_node(struct tree *t, unsigned disk, unsigned number)
+{
+	uint64_t node = node_make(disk, LEAF_PARTITION_0 + number);
+	void *turn =
+		disk == DISK_TOP ? g_hash_table_lookup(t->turns, GUINT_TO_POINTER(number)) : NULL;
+
+	return node | (uint64_t)GPOINTER_TO_UINT(turn) << NODE_TURN_SHIFT;
+}
+
 /* Does p lie elsewhere in the other table? */
 static bool has_moved(const struct partition *p, const struct partition_table *other)
 {
@@ -350,16 +364,32 @@ static bool has_moved(const struct partition *p, const struct partition_table *o
  * A partition that is open stays where it is, as with a disk's block device: what a program writes
  * there must not land somewhere else.
  */
-static bool moves_open_one(const struct tree_view *v, const struct partition_table *other)
+static bool moves_open_one(struct tree *t, const struct tree_view *v,
+			   const struct partition_table *other)
 {
 	for (unsigned i = 0; i < v->partitions->entries->len; i++) {
 		const struct partition *p = g_ptr_array_index(v->partitions->entries, i);
 
-		if (handles_is_open(node_make(v->disk, LEAF_PARTITION_0 + p->number)) &&
-		    has_moved(p, other))
+		if (has_moved(p, other) && handles_is_open(partition_node(t, v->disk, p->number)))
 			return true;
 	}
 	return false;
+}
+
+/* The kernel may still know those that moved, with a size and pages that are no longer right. */
+static void turn_moved_ones(struct tree *t, const struct tree_view *v,
+			    const struct partition_table *other)
+{
+	for (unsigned i = 0; i < v->partitions->entries->len; i++) {
+		const struct partition *p = g_ptr_array_index(v->partitions->entries, i);
+		void *key = GUINT_TO_POINTER(p->number);
+
+		if (has_moved(p, other))
+			g_hash_table_insert(
+				t->turns, key,
+				GUINT_TO_POINTER(
+					GPOINTER_TO_UINT(g_hash_table_lookup(t->turns, key)) + 1));
+	}
 }
 
 /* Somebody looks at the table: it is read anew when the disk was written since it was read. */
@@ -369,21 +399,28 @@ static int refresh_partitions(struct tree *t, struct tree_view *v)
 	uint64_t before;
 	int ret;
 
-	if (!v->partitions || v->img != t->top || v->partitions_at == t->writes)
+	if (!v->partitions || v->disk != DISK_TOP || v->partitions_at == t->writes)
 		return 0;
 	co_mutex_lock(&t->opening);
 	before = v->partitions_at;
 	ret = read_partitions(t, v, &table);
-	if (!ret && v->partitions && moves_open_one(v, table)) {
+	if (!ret && moves_open_one(t, v, table)) {
 		partition_table_free(table);
 		v->partitions_at = before;
 	} else if (!ret) {
-		if (v->partitions)
-			g_ptr_array_add(v->retired, v->partitions);
+		turn_moved_ones(t, v, table);
+		g_ptr_array_add(v->retired, v->partitions);
 		v->partitions = table;
 	}
 	co_mutex_unlock(&t->opening);
 	return ret;
+}
+
+int tree_partitions(struct tree *t, struct window *w, const struct partition_table **table)
+{
+	int ret = refresh_partitions(t, w->view);
+
+	return ret ? ret : last_partitions(t, w, table);
 }
 
 void tree_wrote(struct tree *t)
@@ -395,7 +432,7 @@ const struct partition *tree_partition(struct tree *t, struct window *w, uint64_
 {
 	const struct partition_table *table;
 
-	if (!node_is_partition(node) || tree_partitions(t, w, &table))
+	if (!node_is_partition(node) || last_partitions(t, w, &table))
 		return NULL;
 	return partition_find(table, node_leaf(node) - LEAF_PARTITION_0);
 }
@@ -444,7 +481,7 @@ int tree_window(struct tree *t, uint64_t node, struct window *w)
 	ret = disk_window(t, node, w);
 	if (ret || !node_is_partition(node))
 		return ret;
-	ret = tree_partitions(t, w, &table);
+	ret = last_partitions(t, w, &table);
 	if (!ret)
 		p = partition_find(table, node_leaf(node) - LEAF_PARTITION_0);
 	if (!p) {
@@ -486,9 +523,7 @@ static int partitions_child(struct tree *t, uint64_t dir, uint64_t index, unsign
 
 	if (ret)
 		return ret;
-	ret = refresh_partitions(t, w.view);
-	if (!ret)
-		ret = tree_partitions(t, &w, &table);
+	ret = tree_partitions(t, &w, &table);
 	if (!ret && index >= table->entries->len)
 		ret = -ENOENT;
 	if (!ret)
@@ -511,7 +546,7 @@ int tree_child(struct tree *t, uint64_t dir, uint64_t index, uint64_t *child, ch
 		return 0;
 	case LEAF_PARTITIONS:
 		ret = partitions_child(t, dir, index, &number);
-		*child = node_make(disk, LEAF_PARTITION_0 + number);
+		*child = partition_node(t, disk, number);
 		snprintf(buf, 256, "%u.raw", number);
 		return ret;
 	case LEAF_LAYERS:
@@ -652,30 +687,12 @@ int tree_change_begin(struct tree *t, GPtrArray **snapshots)
 	return ret;
 }
 
-/* The disk's views show what the disk is now; tables that are looked into stay for that long. */
-static void forget_contents(struct tree *t)
-{
-	GHashTableIter iter;
-	struct tree_view *v;
-
-	t->writes++;
-	g_hash_table_iter_init(&iter, t->views);
-	while (g_hash_table_iter_next(&iter, NULL, (void **)&v)) {
-		if (v->img != t->top || !v->partitions)
-			continue;
-		g_ptr_array_add(v->retired, v->partitions);
-		v->partitions = NULL;
-		if (!v->users)
-			g_ptr_array_set_size(v->retired, 0);
-	}
-}
-
 void tree_change_end(struct tree *t, enum tree_change change, unsigned index)
 {
 	if (change == TREE_REMOVED)
 		g_array_remove_index(t->numbers, index);
 	if (change == TREE_APPLIED)
-		forget_contents(t);
+		tree_wrote(t);
 	else if (change != TREE_SAME)
 		drop_list(t);
 	co_mutex_unlock(&t->opening);

@@ -20,7 +20,11 @@
 #include "image/image.h"
 #include "image/partition.h"
 
-/* A node number is disk << 16 | leaf. The root is disk 0, leaf 1, as FUSE wants it. */
+/*
+ * A node number is disk << 16 | leaf. The root is disk 0, leaf 1, as FUSE wants it. A partition
+ * that a new table put elsewhere is another file for the kernel: bits 48 and up count that.
+ */
+#define NODE_TURN_SHIFT 48
 enum tree_leaf {
 	LEAF_DIR = 1,
 	LEAF_DISK,
@@ -113,7 +117,8 @@ bool tree_node_is_disk(const struct tree *t, uint64_t node);
 
 /* The partition that the node is, inside the window's life. NULL: none. May yield. */
 const struct partition *tree_partition(struct tree *t, struct window *w, uint64_t node);
-/* The table of the window's disk. 0 or -errno. May yield. */
+/* The table of the window's disk, read anew if that was written to. For as long as the window is
+ * held. 0 or -errno. May yield. */
 int tree_partitions(struct tree *t, struct window *w, const struct partition_table **table);
 
 /* 0 and *child, or -ENOENT, -ENOTDIR, another -errno. May yield. */
