@@ -8,6 +8,8 @@
 
 #include "fs/handles.h"
 #include "fs/log.h"
+#include "fs/session.h"
+#include "io/co.h"
 #include "io/pool.h"
 
 static struct fuse_session *session;
@@ -58,8 +60,14 @@ static int send_name(void *arg)
 
 static void notify(int (*send)(void *arg), struct notice *n)
 {
-	int ret = session ? pool_run_blocking(send, n) : 0;
+	struct worker *w = worker_self();
+	int ret;
 
+	if (!session)
+		return;
+	worker_waits_for_kernel(w);
+	ret = pool_run_blocking(send, n);
+	worker_goes_on(w);
 	/* ENOENT: the kernel has forgotten it, so there is nothing to drop. */
 	if (ret && ret != -ENOENT && ret != -ENODEV && ret != -ENOTCONN)
 		log_message("telling the kernel of a change: %s", g_strerror(-ret));
@@ -112,6 +120,50 @@ void kernel_changed(struct tree *t)
 
 	for (guint i = 0; i < nodes->len; i++)
 		drop(g_array_index(nodes, uint64_t, i), 0, UINT64_MAX);
+}
+
+/* ---- attributes ---- */
+
+#define ATTR_DELAY 100000000 /* nanoseconds: one call for many writes */
+
+static bool attributes_old;	/* the kernel may have some */
+static bool attributes_planned; /* a coroutine will see to them */
+
+static void forget_attributes(void)
+{
+	g_autoptr(GArray) nodes = known_now();
+
+	attributes_old = false;
+	for (guint i = 0; i < nodes->len; i++) {
+		/* A negative offset: no pages. */
+		struct notice n = {.node = g_array_index(nodes, uint64_t, i), .offset = -1};
+
+		notify(send_inval, &n);
+	}
+}
+
+void kernel_attributes_now(void)
+{
+	if (attributes_old)
+		forget_attributes();
+}
+
+static void forget_later(void *arg)
+{
+	co_sleep_ns(ATTR_DELAY);
+	attributes_planned = false;
+	kernel_attributes_now();
+}
+
+void kernel_attributes_later(void)
+{
+	if (!session)
+		return;
+	attributes_old = true;
+	if (attributes_planned)
+		return;
+	attributes_planned = true;
+	worker_start_aside(worker_self(), forget_later, NULL);
 }
 
 void kernel_name_changed(uint64_t dir, const char *name)

@@ -21,7 +21,7 @@
 void kernel_begin(struct fuse_session *fuse);
 void kernel_end(void);
 
-/* The kernel has learnt of this node: a lookup was answered. Does not yield. */
+/* The kernel has learnt of this disk, partition or layer: a lookup was answered. Does not yield. */
 void kernel_knows(uint64_t node);
 
 /*
@@ -43,6 +43,13 @@ void kernel_settle(void);
  * written first, so settle before the change.
  */
 void kernel_changed(struct tree *t);
+
+/*
+ * The blocks that files take have changed: stat(2) will ask anew, within ATTR_DELAY for what was
+ * not synced, and at once after kernel_attributes_now. The first does not yield.
+ */
+void kernel_attributes_later(void);
+void kernel_attributes_now(void);
 
 /*
  * An entry of a directory has come, gone, or stands for another node: its name and the listing are

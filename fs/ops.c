@@ -12,6 +12,7 @@
 
 #include "fs/attr.h"
 #include "fs/call.h"
+#include "fs/coherence.h"
 #include "fs/control.h"
 #include "fs/data.h"
 #include "fs/handles.h"
@@ -41,7 +42,7 @@ int ops_fill_entry(struct tree *t, uint64_t dir, uint64_t node, struct fuse_entr
 	e->generation = 1;
 	e->entry_timeout = names_are_fixed(t, dir) ? ATTR_FOREVER : 0;
 	e->attr_timeout = attr_timeout(node);
-	if (tree_node_is_writable(t, node))
+	if (tree_is_writable(t) && tree_node_is_disk(t, node))
 		kernel_knows(node);
 	return attr_stat(t, node, &e->attr);
 }
@@ -216,16 +217,47 @@ static bool opens_for_writing(const struct fuse_file_info *fi)
 	return (fi->flags & O_ACCMODE) != O_RDONLY;
 }
 
+/* How a file whose bytes may change is opened depends on what else is open. */
+static int open_changing(struct call *c)
+{
+	struct coherence_open how;
+	struct window w;
+	int ret = tree_window(c->worker->tree, c->node, &w);
+
+	if (ret)
+		return ret;
+	how = coherence_opened(c->node, &w);
+	c->fi.direct_io = how.direct;
+	c->fi.keep_cache = how.keep;
+	tree_window_put(c->worker->tree, &w);
+	return 0;
+}
+
+static void closed(uint64_t node, bool writing)
+{
+	handles_drop(node, writing);
+	if (tree_node_changes(worker_self()->tree, node))
+		coherence_closed(node);
+}
+
 static void run_open(struct call *c)
 {
 	bool writing = opens_for_writing(&c->fi);
 	int ret = handles_add(c->node, writing);
 
-	c->fi.keep_cache = 1;
-	if (ret)
+	if (ret) {
 		fuse_reply_err(c->req, -ret);
-	else if (fuse_reply_open(c->req, &c->fi) == -ENOENT)
-		handles_drop(c->node, writing); /* interrupted: no release will come */
+		return;
+	}
+	c->fi.keep_cache = 1;
+	if (tree_node_changes(c->worker->tree, c->node))
+		ret = open_changing(c);
+	if (ret) {
+		handles_drop(c->node, writing);
+		call_error(c, -ret);
+	} else if (fuse_reply_open(c->req, &c->fi) == -ENOENT) {
+		closed(c->node, writing); /* interrupted: no release will come */
+	}
 }
 
 static void op_open(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
@@ -254,7 +286,7 @@ static void op_release(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *f
 	if (node_is_text(node))
 		text_close((struct text *)(uintptr_t)fi->fh);
 	else
-		handles_drop(node, opens_for_writing(fi));
+		closed(node, opens_for_writing(fi));
 	fuse_reply_err(req, 0);
 }
 
@@ -272,6 +304,8 @@ static void run_read(struct call *c)
 		call_error(c, -ret);
 		return;
 	}
+	if (tree_node_changes(c->worker->tree, c->node))
+		coherence_before_read(c->node, c->offset, c->size);
 	data_reply_read(c->req, &w, c->offset, c->size, c->fi.flags & O_DIRECT);
 	status_count(c->worker->tree, STATUS_READ,
 		     c->offset < w.size ? MIN(c->size, w.size - c->offset) : 0);
@@ -307,6 +341,8 @@ static void run_lseek(struct call *c)
 	/* What the kernel still keeps is data too. */
 	if (handles_is_written(c->node))
 		kernel_settle_range(c->node, c->offset, UINT64_MAX);
+	if (tree_node_changes(c->worker->tree, c->node))
+		coherence_before_read(c->node, c->offset, UINT64_MAX);
 	ret = data_seek(&w, c->offset, c->whence, &found);
 	tree_window_put(c->worker->tree, &w);
 	if (ret)
@@ -475,7 +511,11 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 		conn->want |= conn->capable & FUSE_CAP_WRITEBACK_CACHE;
 	conn->max_write = RECEIVE_WRITE_MAX;
 	conn->max_background = 64; /* read-ahead of several readers at a time */
-	conn->congestion_threshold = 64;
+	/* Direct writes that wait until the kernel has given up pages must not be in the way of the
+	 * writes by which it does so. */
+	if (session_is_writable(userdata))
+		conn->max_background = UINT16_MAX;
+	conn->congestion_threshold = conn->max_background;
 	conn->time_gran = 1;
 	session_initialised(userdata);
 }

@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "fs/attr.h"
+#include "fs/coherence.h"
 #include "fs/control.h"
 #include "fs/daemonize.h"
 #include "fs/data.h"
@@ -44,7 +45,8 @@
 #include "io/loop.h"
 #include "io/pool.h"
 
-#define IN_FLIGHT_MAX	64 /* requests of one loop that wait for I/O */
+#define IN_FLIGHT_MAX	64	/* requests of one loop that wait for I/O */
+#define STOP_PAUSE	1000000 /* nanoseconds between looks for requests at the end */
 #define THREADS_DEFAULT 4
 #define READ_AHEAD_KIB	512 /* the buffers of requests stay in the processors' caches */
 
@@ -127,6 +129,18 @@ void worker_lift_limit(struct worker *w, bool on)
 {
 	w->unlimited += on ? 1 : -1;
 	wake_receiver(w);
+}
+
+void worker_waits_for_kernel(struct worker *w)
+{
+	w->with_kernel++;
+	worker_lift_limit(w, true);
+}
+
+void worker_goes_on(struct worker *w)
+{
+	w->with_kernel--;
+	worker_lift_limit(w, false);
 }
 
 static void wait_for_change(struct worker *w)
@@ -261,12 +275,15 @@ static void receive(struct worker *w)
 
 	if (!begin_serving(w))
 		return;
-	while (!w->stop) {
+	/* What a request in flight waits for is answered even after stop was said. */
+	while (!w->stop || w->with_kernel) {
 		ssize_t n = take_request(w);
 
 		if (n == -EAGAIN) {
 			since_pause = 0;
-			if (watch_wait(w->watch) == -ECANCELED)
+			if (w->stop)
+				co_sleep_ns(STOP_PAUSE);
+			else if (watch_wait(w->watch) == -ECANCELED && !w->with_kernel)
 				break;
 			continue;
 		}
@@ -772,6 +789,7 @@ int session_main(const struct mount_options *options)
 	data_clear();
 	text_clear();
 	attr_clear();
+	coherence_clear();
 	events_clear();
 	handles_clear();
 	status_clear();

@@ -27,7 +27,7 @@ struct worker {
 	struct gate *gate;
 	struct watch *watch;
 	struct co *receiver; /* waits for in_flight to fall; NULL: does not */
-	unsigned in_flight, aside;
+	unsigned in_flight, aside, with_kernel;
 	unsigned unlimited; /* calls of worker_lift_limit that stand */
 	bool serving; /* a stop will be posted; session.lock */
 	bool stop;
@@ -51,6 +51,12 @@ void worker_start_aside(struct worker *w, void (*fn)(void *arg), void *arg);
  * somebody who makes writes wait for a request that is still to come. Does not yield.
  */
 void worker_lift_limit(struct worker *w, bool on);
+/*
+ * Between the two a request waits for the kernel, which may need others answered before it goes on:
+ * there is no limit then, and even after the mount was told to end, requests are taken.
+ */
+void worker_waits_for_kernel(struct worker *w);
+void worker_goes_on(struct worker *w);
 /* INIT came: called by the handler; the session goes on when it was answered. */
 void session_initialised(struct session *s);
 /* May the image be written to? */

@@ -469,6 +469,12 @@ bool tree_node_is_writable(const struct tree *t, uint64_t node)
 	       tree_node_is_disk(t, node);
 }
 
+bool tree_node_changes(const struct tree *t, uint64_t node)
+{
+	return tree_node_is_writable(t, node) ||
+	       (t->look->writable && node == node_make(DISK_LAYER_0, LEAF_DISK));
+}
+
 int tree_window(struct tree *t, uint64_t node, struct window *w)
 {
 	const struct partition_table *table;

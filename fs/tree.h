@@ -99,6 +99,8 @@ struct image *tree_image(struct tree *t);
 bool tree_is_writable(const struct tree *t);
 /* Is it disk.raw or a partition of the image itself, and may be written to? */
 bool tree_node_is_writable(const struct tree *t, uint64_t node);
+/* Or the top layer, which has the same bytes? Only in a writable mount. */
+bool tree_node_changes(const struct tree *t, uint64_t node);
 
 /*
  * The bytes of a disk.raw or partition: [start, start+size) of img, which stays open until

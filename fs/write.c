@@ -9,8 +9,10 @@
 
 #include "fs/attr.h"
 #include "fs/call.h"
+#include "fs/coherence.h"
 #include "fs/control.h"
 #include "fs/data.h"
+#include "fs/kernel.h"
 #include "fs/log.h"
 #include "fs/session.h"
 #include "fs/status.h"
@@ -106,6 +108,7 @@ static void changed(struct call *c, uint64_t node)
 	data_changed();
 	attr_wrote(node);
 	tree_wrote(c->worker->tree);
+	kernel_attributes_later();
 }
 
 /* ---- write ---- */
@@ -119,11 +122,13 @@ static void run_write(struct call *c)
 		call_error(c, -ret);
 		return;
 	}
+	coherence_before_write(c->node, c->offset, c->size);
 	ret = make_room(&w, c->offset + c->size);
 	if (!ret)
 		ret = image_write(w.img, w.start + c->offset, c->data, c->size);
 	ret = told(&w, c->offset, c->size, "writing", ret);
 	changed(c, c->node);
+	coherence_after_write(c->node, c->offset, c->size);
 	status_count(c->worker->tree, STATUS_WRITE, ret ? 0 : c->size);
 	tree_window_put(c->worker->tree, &w);
 	if (ret)
@@ -156,6 +161,7 @@ static void run_fsync(struct call *c)
 		return;
 	}
 	ret = told(&w, 0, w.size, "flushing", image_flush(w.img));
+	kernel_attributes_now();
 	status_count(c->worker->tree, STATUS_FLUSH, 0);
 	tree_window_put(c->worker->tree, &w);
 	fuse_reply_err(c->req, -ret);
@@ -190,8 +196,10 @@ static int set_size(struct call *c, uint64_t size)
 
 	if (ret)
 		return ret;
+	coherence_before_write(c->node, MIN(size, w.size), UINT64_MAX);
 	ret = truncate_window(&w, size);
 	changed(c, c->node);
+	coherence_after_write(c->node, MIN(size, w.size), UINT64_MAX);
 	tree_window_put(c->worker->tree, &w);
 	return ret;
 }
@@ -258,6 +266,7 @@ static void run_fallocate(struct call *c)
 		call_error(c, -ret);
 		return;
 	}
+	coherence_before_write(c->node, c->offset, len);
 	if (!(c->mode & FALLOC_FL_KEEP_SIZE))
 		ret = make_room(&w, c->offset + len);
 	/* There is nothing to keep behind the end. */
@@ -266,6 +275,7 @@ static void run_fallocate(struct call *c)
 		ret = change_space(&w, c->mode, c->offset, len);
 	ret = told(&w, c->offset, len, "making room or zeroes", ret);
 	changed(c, c->node);
+	coherence_after_write(c->node, c->offset, c->len);
 	tree_window_put(c->worker->tree, &w);
 	fuse_reply_err(c->req, -ret);
 }
@@ -340,10 +350,14 @@ static void copy_windows(struct call *c, struct window *from, struct window *to)
 		ret = -EINVAL;
 	else
 		ret = make_room(to, c->to_offset + len);
+	if (tree_node_changes(c->worker->tree, c->node))
+		coherence_before_read(c->node, c->offset, len);
+	coherence_before_write(c->to_node, c->to_offset, len);
 	if (!ret)
 		ret = copy(from, c->offset, to, c->to_offset, len, &copied);
 	ret = told(to, c->to_offset, len, "copying", ret);
 	changed(c, c->to_node);
+	coherence_after_write(c->to_node, c->to_offset, len);
 	if (ret && !copied)
 		fuse_reply_err(c->req, -ret);
 	else
