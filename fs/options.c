@@ -397,6 +397,11 @@ static bool check_cache(struct mount_options *o, GError **error)
 		return excludes("sync", "cache=unsafe", error);
 	if (o->sync && o->cache == CACHE_WRITEBACK)
 		return excludes("sync", "cache=writeback", error);
+	/* The kernel has a cache of its own above the image's. */
+	if (!o->sync && (o->cache == CACHE_WRITETHROUGH || o->cache == CACHE_DIRECTSYNC)) {
+		g_string_append(o->kernel, ",sync");
+		o->sync = true;
+	}
 	return true;
 }
 

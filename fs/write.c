@@ -46,7 +46,10 @@ static int errno_for_writers(int ret)
 
 static int told(const struct window *w, uint64_t offset, uint64_t len, const char *what, int ret)
 {
-	if (ret < 0 && ret != -EFBIG && ret != -EPERM && ret != -EOPNOTSUPP)
+	/* Refusals are the caller's to know, but for those that the image gives a reason for. */
+	bool refused = ret == -EFBIG || ret == -EPERM || ret == -EOPNOTSUPP;
+
+	if (ret < 0 && (!refused || image_fault_text(w->img)))
 		log_change_error(w->img, what, w->start + offset, len, -ret);
 	return ret < 0 ? errno_for_writers(ret) : 0;
 }

@@ -231,7 +231,8 @@ void image_readahead(struct image *img, uint64_t offset, uint64_t len);
  */
 int image_write(struct image *img, uint64_t offset, const void *buf, size_t len);
 int image_writev(struct image *img, uint64_t offset, const struct iovec *iov, int niov);
-/* Makes the range read as zeroes in the cheapest way; may_unmap: space may be given up. */
+/* Makes the range read as zeroes in the cheapest way; may_unmap: space may be given up, unless
+ * under DISCARD_IGNORE. */
 int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);
 /* Gives the range space of its own without changing what it reads as, so that writing to it later
  * needs none (but see snapshots: what they come to share is copied all the same). */

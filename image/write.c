@@ -503,7 +503,8 @@ int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool ma
 	if (ret == 0)
 		ret = tell_change(img, offset, len);
 	if (ret == 0)
-		ret = zero_unlocked(img, offset, len, may_unmap);
+		ret = zero_unlocked(img, offset, len,
+				    may_unmap && img->core->options.discard != DISCARD_IGNORE);
 	disk_unlock(img, &l);
 	return through(img, ret);
 }

@@ -182,3 +182,47 @@ imgfs -o overlay=ro/o.qcow2 d.qcow2 m 2>err && exit 5
 grep -q "^imgfs: .*ro/o.qcow2.*Read-only file system" err || exit 6
 SH
 unshare -m bash inside || fail "read-only file system: status $?: $(cat err)"
+
+# ---- what the words do
+
+# Read-only, nothing is written however it is tried, and however it ends.
+imgfs --pidfile pid d.qcow2 "$SCRATCH/m"
+for flags in "" ,direct; do
+	expect_status 1 dd if=/dev/zero of=m/disk.raw bs=4k count=1 conv=notrunc oflag=nonblock$flags
+done
+! mount -o remount,rw "$SCRATCH/m" 2>/dev/null || expect_status 1 dd if=/dev/zero of=m/disk.raw \
+	bs=4k count=1 conv=notrunc
+kill -9 "$(cat pid)"
+fusermount3 -uz m
+unchanged "read-only, SIGKILL"
+
+# What was written with sync is in the image when write(2) returns: nobody flushes before the end.
+for options in rw,sync rw,cache=writethrough rw,cache=directsync; do
+	cp d.qcow2 sync.qcow2
+	imgfs -o "$options" --pidfile pid sync.qcow2 "$SCRATCH/m"
+	python3 -c 'import os, signal
+fd = os.open("m/disk.raw", os.O_RDWR)
+for i in range(4):
+    os.pwrite(fd, b"\7" * 5000, i * 3000000 + 100)
+os.kill(int(open("pid").read()), signal.SIGKILL)'
+	fusermount3 -uz m
+	for i in 0 1 2 3; do
+		qemu-io -r -c "read -P 7 $((i * 3000000 + 100)) 5000" sync.qcow2 >read || true
+		! grep -q "verification failed" read || fail "$options: write $i is lost"
+	done
+done
+
+# A raw image whose format nobody gave does not become another one.
+truncate -s 1M guest.raw
+imgfs -o rw guest.raw "$SCRATCH/m"
+expect_status 1 dd if=d.qcow2 of=m/disk.raw bs=4k count=1 conv=notrunc,fsync
+expect_output err "Operation not permitted"
+expect_output m/control/status "taken for qcow2" "-o format=raw"
+printf data | dd of=m/disk.raw bs=1 seek=8192 conv=notrunc,fsync status=none
+unmount m
+[ "$(imgtool info guest.raw | sed -n 's/^file format: //p')" = raw ] || fail "guest.raw is not raw"
+[ "$(tail -c +8193 guest.raw | head -c 4)" = data ] || fail "guest.raw was not written"
+imgfs -o rw,format=raw guest.raw "$SCRATCH/m"
+dd if=d.qcow2 of=m/disk.raw bs=4k count=1 conv=notrunc,fsync status=none
+unmount m
+cmp -n 4096 d.qcow2 guest.raw || fail "format=raw was not written"

@@ -104,3 +104,68 @@ expect_output err "nother process uses"
 mount_imgfs -o overlay=o3.qcow2 images/d.qcow2 m2
 unmount m2
 unmount m
+
+# ---- writing
+
+cp images/gone.qcow2 w.qcow2
+sum=$(sha256sum <w.qcow2)
+qemu-img convert -O raw w.qcow2 before
+cat >writer.py <<'EOP'
+"""Writes numbered blocks at random places; a line for each that was fsynced."""
+import os, random, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+r = random.Random(sys.argv[2])
+for i in range(1, 100000):
+    offset = r.randrange(2048) * 4096
+    os.pwrite(fd, i.to_bytes(8, "little") * 512, offset)
+    if i % 5 == 0:
+        os.fsync(fd)
+        print(i, flush=True)
+EOP
+cat >judge.py <<'EOP'
+"""What was fsynced is there, or what was written to that place later."""
+import random, sys
+disk = open(sys.argv[1], "rb").read()
+before = open(sys.argv[2], "rb").read()
+r = random.Random(sys.argv[3])
+synced = int(sys.argv[4])
+places = {}
+for i in range(1, synced + 200):
+    places.setdefault(r.randrange(2048) * 4096, []).append(i)
+for offset, numbers in places.items():
+    found = disk[offset:offset + 4096]
+    must = [i for i in numbers if i <= synced]
+    may = [i for i in numbers if not must or i >= must[-1]]
+    allowed = [i.to_bytes(8, "little") * 512 for i in may] + ([] if must else [before[offset:offset + 4096]])
+    if found not in allowed:
+        sys.exit("offset %d: not one of %s" % (offset, may))
+EOP
+cp before now
+for seed in 1 2 3; do
+	imgfs -o overlay=w.overlay --pidfile pid w.qcow2 "$SCRATCH/m"
+	python3 writer.py m/disk.raw $seed >synced 2>/dev/null &
+	writer=$!
+	sleep 0.$((seed * 3))
+	kill -9 "$(cat pid)"
+	wait $writer && fail "the writer did not notice"
+	fusermount3 -uz m
+	[ "$(sha256sum <w.qcow2)" = "$sum" ] || fail "SIGKILL: the image has changed"
+	qemu-img check w.overlay >check 2>&1 || grep -q "^[0-9]* leaked clusters" check ||
+		fail "SIGKILL: $(cat check)"
+	! grep -q "^[1-9][0-9]* errors were found" check || fail "SIGKILL: $(cat check)"
+	qemu-img convert -O raw w.overlay after
+	python3 judge.py after now $seed "$(tail -n 1 synced | grep . || echo 0)" || fail "SIGKILL $seed"
+	mv after now
+done
+imgfs -o overlay=w.overlay w.qcow2 "$SCRATCH/m"
+same_bytes now m/disk.raw
+same_bytes now m/layers/0-*
+same_bytes before m/layers/1-*
+dd if=/dev/zero of=m/disk.raw bs=1M count=1 conv=notrunc,fsync status=none
+dd if=/dev/zero of=now bs=1M count=1 conv=notrunc status=none
+unmount m
+[ "$(sha256sum <w.qcow2)" = "$sum" ] || fail "the image has changed"
+imgtool check -q -r leaks w.overlay >check
+# It is an overlay as any other.
+imgtool commit -q w.overlay
+qemu-img compare -q -f raw -F qcow2 now w.qcow2 || fail "after commit"

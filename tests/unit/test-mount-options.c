@@ -146,6 +146,10 @@ static void modes(void **state)
 	assert_int_equal(o.detect_zeroes, DETECT_ZEROES_ON);
 	assert_int_equal(o.cache, CACHE_NONE);
 	mount_options_clear(&o);
+	good(&o, "imgfs a b -o rw,cache=writethrough");
+	assert_true(o.sync);
+	assert_string_equal(o.kernel->str, ",sync");
+	mount_options_clear(&o);
 	good(&o, "imgfs a b -o sync,async");
 	assert_false(o.sync);
 	mount_options_clear(&o);
