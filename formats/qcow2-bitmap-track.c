@@ -194,6 +194,9 @@ int qcow2_bitmaps_settle(struct image *img)
 		ret = qcow2_bitmap_free_bits(img, &g_array_index(old, struct qcow2_bitmap, i));
 	qcow2_tracking_free(t);
 	qcow2_bitmaps_watch(img);
+	if (ret < 0)
+		image_fault(img, ret, 0,
+			    "the dirty bitmaps could not be stored and are inconsistent now");
 	return ret;
 }
 

@@ -103,7 +103,7 @@ static bool open_data(struct image *img, struct qcow2 *q, struct options *option
 			    "file");
 		return false;
 	} else {
-		q->data = image_open_data_file(img, name, error);
+		q->data = image_open_data_file(img, name, given, error);
 		if (!q->data)
 			return false;
 		if (stat_same_file(file_stat(q->data), file_stat(img->file))) {
@@ -382,6 +382,7 @@ const struct format format_qcow2 = {
 	.bitmap_remove = qcow2_bitmap_remove,
 	.bitmap_store = qcow2_bitmap_store,
 	.will_change = qcow2_will_change,
+	.settle = qcow2_bitmaps_settle,
 	.describe = qcow2_describe,
 	.references = qcow2_references,
 };

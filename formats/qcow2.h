@@ -604,7 +604,8 @@ void qcow2_tracking_free(struct qcow2_tracking *t); /* NULL is allowed */
 void qcow2_bitmaps_watch(struct image *img);
 /* Callback of struct format: notes the change in each enabled bitmap. */
 int qcow2_will_change(struct image *img, uint64_t offset, uint64_t len);
-/* Stores what was noted, so that the bitmaps on disk are true. On failure they stay marked. */
+/* Stores what was noted, so that the bitmaps on disk are true. On failure they stay marked, with a
+ * fault. */
 int qcow2_bitmaps_settle(struct image *img);
 /* For a resize, before q->header.size changes: bitmaps for a disk of `size` bytes are prepared;
  * is_data: what it gains is not empty, and is set in the enabled ones.

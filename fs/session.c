@@ -709,7 +709,7 @@ static bool set_up(struct session *s, GError **error)
 static void flush_at_last(struct session *s)
 {
 	struct image *img = s->workers[0].img;
-	int ret = session_is_writable(s) ? image_flush(img) : 0;
+	int ret = session_is_writable(s) ? image_settle(img) : 0;
 
 	if (ret == 0)
 		return;

@@ -196,6 +196,9 @@ struct format {
 	/* Before bytes [offset, offset+len) of the disk change [x]; called while
 	 * img->tracks_changes. Failing forbids the change. */
 	int (*will_change)(struct image *img, uint64_t offset, uint64_t len);
+	/* Stores what was noted of changes [x], before a flush; more may follow. NULL: nothing is.
+	 */
+	int (*settle)(struct image *img);
 
 	/* The "format-specific" part of info: emits one object's rows; no begin/end. */
 	bool (*describe)(struct image *img, struct report *r, GError **error);

@@ -144,12 +144,12 @@ struct image *image_open_with_options(struct options *options, const struct imag
 struct image *image_open_file(struct file *file, const struct image_open_options *o,
 			      GError **error);
 /*
- * For drivers: opens another file of this image that is named inside it (an external data file),
- * through the gate, with the cache mode and locks of the main file. The core flushes it
- * with the image; the caller owns a reference. NULL and *error, also under
- * IMAGE_NO_DATA_FILES (ask img->flags first). May yield.
+ * For drivers: opens another file of this image, an external data file: one that is named inside
+ * it, through the gate, or one that the user has given; with the cache mode and locks of the main
+ * file. The core flushes it with the image; the caller owns a reference. NULL and *error, also
+ * under IMAGE_NO_DATA_FILES (ask img->flags first). May yield.
  */
-struct file *image_open_data_file(struct image *img, const char *name, GError **error);
+struct file *image_open_data_file(struct image *img, const char *name, bool given, GError **error);
 /*
  * Makes an image writable, or read-only again, that lies below one that was opened for writing;
  * readers go on. false and *error: it is as it was, but when it was to be made read-only and
@@ -244,6 +244,9 @@ int image_discard(struct image *img, uint64_t offset, uint64_t len);
 int image_write_coded(struct image *img, uint64_t offset, const void *coded, size_t coded_len);
 /* Everything acknowledged before is durable: tables, then every file. */
 int image_flush(struct image *img);
+/* The same at the end of writing, with what is only stored then: bitmaps that followed the changes.
+ * The last image_unref does it too, but cannot say that it failed. */
+int image_settle(struct image *img);
 
 /*
  * control.c: changes of an image's structure. Each waits until nothing else is under way on the

@@ -490,7 +490,36 @@ struct image *image_open_file(struct file *file, const struct image_open_options
 	return img;
 }
 
-struct file *image_open_data_file(struct image *img, const char *name, GError **error)
+/*
+ * Names in an image count from its own folder. QEMU takes a data file's name from the working
+ * directory instead, when it makes one and when it opens one: who follows every name follows that,
+ * too, where there is nothing beside the image.
+ */
+static char *find_data_file(struct image *img, const char *name, bool given, struct stat *st,
+			    GError **error)
+{
+	g_autoptr(GError) why = NULL;
+	const char *rest;
+	char *path;
+
+	if (!given) {
+		path = gate_check(img->gate, img->filename, name, st, &why);
+		if (path)
+			return path;
+	}
+	if ((given || (gate_is_open(img->gate) &&
+		       g_error_matches(why, IMAGE_ERROR, IMAGE_ERROR_NOT_FOUND))) &&
+	    filename_classify(name, &rest) == FILENAME_PATH && file_lookup(rest, st) == 0)
+		return g_strdup(rest);
+	if (why)
+		g_propagate_error(error, g_steal_pointer(&why));
+	else
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_NOT_FOUND,
+			    "The data file '%s' is not there or no regular file", name);
+	return NULL;
+}
+
+struct file *image_open_data_file(struct image *img, const char *name, bool given, GError **error)
 {
 	struct file_options fo;
 	struct stat st;
@@ -502,7 +531,7 @@ struct file *image_open_data_file(struct image *img, const char *name, GError **
 			    "The data file '%s' is not to be opened", name);
 		return NULL;
 	}
-	path = gate_check(img->gate, img->filename, name, &st, error);
+	path = find_data_file(img, name, given, &st, error);
 	if (!path)
 		return NULL;
 	if (stat_same_file(&st, file_stat(img->file))) {

@@ -632,3 +632,19 @@ int image_flush(struct image *img)
 	co_rwlock_unlock(&img->core->lock);
 	return ret;
 }
+
+int image_settle(struct image *img)
+{
+	int ret = 0, flushed;
+
+	if ((img->flags & IMAGE_RDWR) && img->format->settle) {
+		co_rwlock_wrlock(&img->core->lock);
+		ret = img->format->settle(img);
+		co_rwlock_unlock(&img->core->lock);
+	}
+	flushed = image_flush(img);
+	/* And the freeing of what was stored before, which the first flush has only begun. */
+	if (flushed == 0)
+		flushed = image_flush(img);
+	return ret ? ret : flushed;
+}

@@ -129,7 +129,7 @@ void target_abandon(struct target *t)
 
 bool target_close(struct target *t, GError *failure)
 {
-	int ret = failure ? 0 : image_flush(t->img);
+	int ret = failure ? 0 : image_settle(t->img);
 
 	if (ret < 0)
 		g_set_error(&failure, IMAGE_ERROR, IMAGE_ERROR_FAILED,

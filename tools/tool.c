@@ -61,7 +61,7 @@ static void warn(void *arg, const char *sentence)
 int tool_close(struct image *img, int status)
 {
 	for (struct image *layer = img; status == 0 && layer; layer = layer->backing) {
-		int ret = image_flush(layer);
+		int ret = image_settle(layer);
 
 		if (ret < 0) {
 			tool_error("Could not flush '%s': %s", layer->filename,

@@ -44,3 +44,18 @@ for name in nosuch.raw "json:{\"driver\":\"raw\"}" nbd:localhost:1 "$PWD/fifo"; 
 done
 imgtool info --references --output=json elsewhere/secret.raw >out.json
 json 'd["references"] == []'
+
+# A data file's name: beside the image; QEMU's, from the working directory, for who follows any name;
+# and one that is given counts as the user's own.
+mkdir -p here
+qemu-img create -q -f qcow2 -o data_file=cwd.raw here/x.qcow2 1M
+[ -f cwd.raw ] || skip "qemu-img makes data files elsewhere"
+qemu-io -c 'write -q -P 7 0 64k' here/x.qcow2
+expect_status 1 imgtool map here/x.qcow2
+expect_output err "here/cwd.raw"
+expect_status 0 imgtool map --allow-references=any here/x.qcow2
+expect_output out cwd.raw
+expect_status 0 imgtool map --image-opts driver=qcow2,file.filename=here/x.qcow2,data-file.filename=cwd.raw
+cp cwd.raw here/cwd.raw
+expect_status 0 imgtool map --allow-references=any here/x.qcow2
+expect_output out here/cwd.raw
