@@ -34,6 +34,13 @@ static const struct control_file files[] = {
 		.show = control_resize_show,
 	},
 	{
+		.name = "commit",
+		.command = control_commit_command,
+		.show = control_commit_show,
+		.takes_empty = true,
+		.polls = true,
+	},
+	{
 		.name = "hold",
 		.show = control_hold_show,
 		.opened = control_hold_opened,
@@ -83,9 +90,27 @@ static int errno_of_words(const char *sentence)
 	return EIO;
 }
 
+static int errno_of_file(const GError *error)
+{
+	switch (error->code) {
+	case G_FILE_ERROR_AGAIN: /* a lock that another process has */
+		return EBUSY;
+	case G_FILE_ERROR_ROFS:
+		return EROFS;
+	case G_FILE_ERROR_ACCES:
+		return EACCES;
+	case G_FILE_ERROR_PERM:
+		return EPERM;
+	default:
+		return errno_of_words(error->message);
+	}
+}
+
 int control_errno(const GError *error)
 {
-	if (error->domain == G_FILE_ERROR || error->domain != IMAGE_ERROR)
+	if (error->domain == G_FILE_ERROR)
+		return errno_of_file(error);
+	if (error->domain != IMAGE_ERROR)
 		return EIO;
 	switch (error->code) {
 	case IMAGE_ERROR_UNSUPPORTED:

@@ -109,5 +109,12 @@ int control_hold_show(struct tree *t, struct control_open *o, GString *out, GErr
 void control_hold_end(struct tree *t, struct control_open *o);
 /* The mount ends: nobody holds from now on. On the first loop. */
 void control_hold_end_all(void);
+/* control-commit.c */
+int control_commit_command(struct tree *t, struct control_open *o, char *line, GError **error);
+int control_commit_show(struct tree *t, struct control_open *o, GString *out, GError **error);
+/* The mount ends: a commit that runs is to end soon, and none begins. Does not wait for it. */
+void control_commit_end(void);
+/* Forgets the last one (end of process). */
+void control_commit_clear(void);
 
 #endif

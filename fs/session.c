@@ -300,8 +300,10 @@ static void receive(struct worker *w)
 	}
 	session_stop(s);
 	events_end();
-	if (w->number == 0)
+	if (w->number == 0) {
 		control_hold_end_all();
+		control_commit_end();
+	}
 	/* The loop must not end before the call that was posted to it. */
 	while (!w->stop)
 		wait_for_change(w);
@@ -495,6 +497,7 @@ static void signal_main(void *arg)
 		signal_set(&set);
 		pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 		control_hold_end_all();
+		control_commit_end();
 		if (session_is_writable(g->session))
 			take_leave(g->session);
 		session_stop(g->session);
@@ -594,6 +597,7 @@ static void set_look(struct session *s, struct image *img, bool single_file)
 	s->look.dir_mode = mode | mode >> 2; /* who may read may enter */
 	s->look.single_file = single_file;
 	s->look.writable = o->mode != MODE_RO;
+	s->look.scratch = o->mode == MODE_SCRATCH;
 	s->look.control_uid = o->uid != UINT64_MAX ? (uid_t)o->uid : getuid();
 	s->look.control_gid = o->gid != UINT64_MAX ? (gid_t)o->gid : getgid();
 }
@@ -792,6 +796,7 @@ int session_main(const struct mount_options *options)
 	coherence_clear();
 	events_clear();
 	handles_clear();
+	control_commit_clear();
 	status_clear();
 	log_clear();
 	codec_cache_clear();

@@ -131,6 +131,11 @@ bool tree_is_writable(const struct tree *t)
 	return t->look->writable;
 }
 
+bool tree_is_scratch(const struct tree *t)
+{
+	return t->look->scratch;
+}
+
 /* ---- snapshots ---- */
 
 /* Every snapshot of the list has a number; new ones stand at its end. */

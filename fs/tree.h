@@ -82,6 +82,7 @@ struct tree_look {
 	mode_t disk_mode;	    /* of what may be written to */
 	bool single_file;	    /* the root is the disk itself */
 	bool writable;		    /* the image may be changed */
+	bool scratch;		    /* and nothing of it stays */
 	uid_t control_uid;	    /* who mounts: control files are theirs */
 	gid_t control_gid;
 };
@@ -97,6 +98,7 @@ struct tree *tree_new(struct image *img, const char *snapshot, const struct tree
 void tree_free(struct tree *t);
 struct image *tree_image(struct tree *t);
 bool tree_is_writable(const struct tree *t);
+bool tree_is_scratch(const struct tree *t);
 /* Is it disk.raw or a partition of the image itself, and may be written to? */
 bool tree_node_is_writable(const struct tree *t, uint64_t node);
 /* Or the top layer, which has the same bytes? Only in a writable mount. */

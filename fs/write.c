@@ -33,6 +33,7 @@ static int errno_for_writers(int ret)
 	case -ENOSPC:
 	case -EDQUOT:
 	case -EFBIG:
+	case -EBUSY: /* growing, during a commit */
 	case -EPERM:
 	case -EROFS:
 	case -ENOMEM:

@@ -199,6 +199,8 @@ static bool copy_range(struct round *r, uint64_t start, uint64_t len, GError **e
 	copy.len = len;
 	copy.live = true;
 	copy.locked = r->locked;
+	/* Who waits for the end of it shall not wait for the rate too. */
+	copy.throttle = r->locked ? NULL : job->throttle;
 	copy.progress = round_progress;
 	copy.cancelled = round_cancelled;
 	copy.arg = r;
@@ -280,7 +282,11 @@ static bool commit_marked(const struct commit_job *job, GError **error)
 	struct range all;
 	bool ok;
 
-	if (!grow_base(job, error) || !copy_rounds(&r, error))
+	if (!grow_base(job, error))
+		return false;
+	if (job->begun)
+		job->begun(job->arg);
+	if (!copy_rounds(&r, error))
 		return false;
 	range_lock(&job->top->core->ranges, &all, 0, UINT64_MAX, true);
 	ok = finish_locked(&r, error);

@@ -19,6 +19,7 @@ struct commit_job {
 	 * below it read-only as yet. Only in the last moment its writers wait.
 	 */
 	bool live;
+	void (*begun)(void *arg); /* live: nothing refuses it any more; may be NULL */
 	unsigned coroutines;
 	struct throttle *throttle;				    /* NULL: no limit */
 	void (*progress)(void *arg, uint64_t done, uint64_t total); /* may be NULL */
