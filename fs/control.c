@@ -63,6 +63,7 @@ static GMutex opens_lock;
 static GQueue opens = G_QUEUE_INIT;
 /* Commands run one after another; a writable mount has one loop. */
 static struct co_mutex commands;
+static bool finished; /* no more are begun */
 
 unsigned control_count(void)
 {
@@ -160,10 +161,18 @@ int control_run(struct tree *t, const char *source, control_fn *fn, void *arg)
 		ret = control_refuse(&error, EROFS, STATUS_READ_ONLY);
 	} else {
 		co_mutex_lock(&commands);
-		ret = fn(t, arg, &error);
+		ret = finished ? control_refuse(&error, ESHUTDOWN, "the mount ends")
+			       : fn(t, arg, &error);
 		co_mutex_unlock(&commands);
 	}
 	return ret ? tell_failure(source, ret, error) : 0;
+}
+
+void control_finish(void)
+{
+	finished = true;
+	co_mutex_lock(&commands);
+	co_mutex_unlock(&commands);
 }
 
 /* ---- words of a line ---- */

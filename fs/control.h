@@ -76,6 +76,12 @@ void control_changed(const char *name);
 typedef int control_fn(struct tree *t, void *arg, GError **error);
 int control_run(struct tree *t, const char *source, control_fn *fn, void *arg);
 
+/*
+ * The mount is about to end: waits for the command that is under way, which may need requests that
+ * are still to be received, and refuses all others from now on.
+ */
+void control_finish(void);
+
 /* The errno (positive) for an error of image/. */
 int control_errno(const GError *error);
 /* Sets *error to the sentence and returns -err. */

@@ -482,6 +482,7 @@ static int detach_mount(void *arg)
 static void take_leave(struct session *s)
 {
 	s->detached = pool_run_blocking(detach_mount, s) == 0;
+	control_finish();
 	kernel_settle();
 }
 

@@ -11,7 +11,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "fs/kernel.h"
 #include "fs/log.h"
+#include "fs/session.h"
 #include "image/fsprobe.h"
 #include "image/inspect.h"
 #include "image/report.h"
@@ -224,6 +226,28 @@ static int make(struct tree *t, uint64_t node, int fd)
 	return good ? 0 : -EIO;
 }
 
+/* With everything that programs wrote, and nothing changing meanwhile. */
+static int make_held(struct tree *t, uint64_t node, int fd)
+{
+	g_autoptr(GError) error = NULL;
+	struct image_hold *hold;
+	int ret;
+
+	kernel_settle();
+	/* Writes that wait for the end of this must not keep our own reads from being received. */
+	worker_lift_limit(worker_self(), true);
+	hold = image_hold(tree_image(t), &error);
+	if (hold) {
+		ret = make(t, node, fd);
+		image_hold_end(hold);
+	} else {
+		log_message("%s", error->message);
+		ret = -EIO;
+	}
+	worker_lift_limit(worker_self(), false);
+	return ret;
+}
+
 int text_open(struct tree *t, uint64_t node, struct text **text)
 {
 	off_t size;
@@ -235,7 +259,7 @@ int text_open(struct tree *t, uint64_t node, struct text **text)
 	fd = open_temporary();
 	if (fd < 0)
 		return -errno;
-	ret = make(t, node, fd);
+	ret = tree_is_writable(t) ? make_held(t, node, fd) : make(t, node, fd);
 	size = ret ? 0 : lseek(fd, 0, SEEK_END);
 	if (ret || size < 0) {
 		close(fd);

@@ -202,6 +202,21 @@ s.close()
 write('snapshot', b'delete base\n')
 PY
 
+# Texts show what programs wrote, also what is not synced, as of one moment.
+python3 - m <<'PY'
+import json, os, sys
+fd = os.open(sys.argv[1] + '/disk.raw', os.O_RDWR)
+for i in range(300): os.pwrite(fd, b'x' * 4096, (30 << 20) + i * 131072)
+check = json.load(open(sys.argv[1] + '/check.json'))
+assert check['check-errors'] == 0 and 'leaks' not in check and 'corruptions' not in check, check
+data = [(e['start'], e['length']) for e in json.load(open(sys.argv[1] + '/map.json')) if e['data']]
+for i in range(300):
+    assert any(s <= (30 << 20) + i * 131072 < s + n for s, n in data), (i, data[:20])
+again = json.load(open(sys.argv[1] + '/check.json'))['allocated-clusters']
+os.pwrite(fd, b'y', 1 << 20)
+assert json.load(open(sys.argv[1] + '/check.json'))['allocated-clusters'] > again
+PY
+
 # The table that is shown is the one that is there.
 [ -z "$(ls m/partitions)" ] || fail "partitions of an empty disk"
 sgdisk -n 1:2048:+8M -n 2:0:+8M m/disk.raw >/dev/null
@@ -220,3 +235,32 @@ python3 -c 'import json; print(len(json.load(open("m/info.json"))["partitions"])
 
 unmount m
 qemu-img check -q a.qcow2 || fail "check"
+
+# Commands under a signal: each is whole or refused, and the mount ends.
+mount_imgfs -o rw a.qcow2 m
+python3 - m "$(imgfs_pids "$(realpath m)")" <<'PY'
+import os, signal, sys, threading, time
+mnt, pid = sys.argv[1], int(sys.argv[2])
+fd = os.open(mnt + '/disk.raw', os.O_RDWR)
+done = []
+def commands(i):
+    ctl = os.open(mnt + '/control/snapshot', os.O_WRONLY)
+    for j in range(1000):
+        try: os.pwrite(fd, b'z' * 65536, (i * 8 << 20) + j * 65536 % (4 << 20)); os.write(ctl, b'create k%d-%d\n' % (i, j))
+        except OSError: return
+        done.append('k%d-%d' % (i, j))
+threads = [threading.Thread(target=commands, args=(i,)) for i in range(4)]
+[t.start() for t in threads]
+time.sleep(0.7)
+os.kill(pid, signal.SIGTERM)
+for i in range(200):
+    try: os.kill(pid, 0)
+    except ProcessLookupError: break
+    time.sleep(0.05)
+else: sys.exit('imgfs does not end')
+[t.join() for t in threads]
+open('done', 'w').write('\n'.join(sorted(done)) + '\n')
+PY
+qemu-img check -q a.qcow2 || fail "check after a signal"
+qemu-img snapshot -l a.qcow2 | sed -n 's/^[0-9]* *\(k[^ ]*\) .*/\1/p' | sort >had
+[ -z "$(comm -23 done had)" ] || fail "snapshots are lost: $(comm -23 done had)"
