@@ -123,7 +123,8 @@ static bool make_overlay(const struct mount_options *o, const struct base *b, GE
 
 	if (!name)
 		return false;
-	if (!unnamed_open(&u, o->overlay, error)) {
+	/* Bytes of the image come into it: who may not read one may not read the other. */
+	if (!unnamed_open(&u, o->overlay, 0600 | (b->st.st_mode & 0644), error)) {
 		g_prefix_error(error, "Could not create '%s': ", o->overlay);
 		return false;
 	}

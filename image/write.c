@@ -320,6 +320,17 @@ static uint64_t unmap_span(const struct image *img, uint64_t offset, uint64_t le
 	return len - len % zero_unit(img);
 }
 
+/* What reads as zero in the file may still have room there, which fallocate gave it. */
+static int give_room_back(struct image *img, const struct extent *e)
+{
+	int ret = 0;
+
+	if (e->layer == img && !img->format->unmap && (e->flags & EXTENT_HAS_HOST) &&
+	    (e->flags & EXTENT_WRITABLE))
+		ret = file_punch(e->file, e->host, e->len);
+	return ret == -EOPNOTSUPP ? 0 : ret;
+}
+
 /* Zeroes by bytes: what no driver can do, in the one layer. *done says how much. */
 static int zero_by_hand(struct image *img, uint64_t offset, uint64_t len, bool may_unmap,
 			uint64_t *done)
@@ -331,7 +342,7 @@ static int zero_by_hand(struct image *img, uint64_t offset, uint64_t len, bool m
 		return ret;
 	*done = e.len;
 	if (extent_is_zero(&e) && (!img->gets_backing || (e.kind == EXTENT_ZERO && e.layer == img)))
-		return 0;
+		return may_unmap ? give_room_back(img, &e) : 0;
 	/* Parts of clusters are small: holes in them would only cut the host's file to pieces. */
 	if (e.layer == img && (!img->format->unmap || e.len >= MIN_HOLE)) {
 		ret = zero_in_place(&e, may_unmap);

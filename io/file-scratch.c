@@ -197,7 +197,7 @@ static struct file *open_back(GError **error)
 	struct unnamed u;
 	struct file *f;
 
-	if (!unnamed_open(&u, name, error)) {
+	if (!unnamed_open(&u, name, 0600, error)) {
 		g_prefix_error(error, "No room for what will be written ($TMPDIR names the "
 				      "folder): ");
 		return NULL;

@@ -5,19 +5,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "io/file.h"
 
-/* What a file gets that open(2) makes. */
-static void set_mode(int fd)
+/* As open(2) does for who makes a file. */
+static void set_mode(int fd, mode_t mode)
 {
 	mode_t mask = umask(0);
 
 	umask(mask);
-	(void)fchmod(fd, 0644 & ~mask);
+	(void)fchmod(fd, mode & ~mask);
 }
 
 /* Where O_TMPFILE is not known: a name that nobody guesses, for as long as it takes. */
@@ -31,7 +32,7 @@ static int open_named(struct unnamed *u, const char *beside)
 	return -errno;
 }
 
-bool unnamed_open(struct unnamed *u, const char *beside, GError **error)
+bool unnamed_open(struct unnamed *u, const char *beside, mode_t mode, GError **error)
 {
 	g_autofree char *folder = g_path_get_dirname(beside);
 	int ret = 0;
@@ -41,7 +42,7 @@ bool unnamed_open(struct unnamed *u, const char *beside, GError **error)
 	if (u->fd < 0)
 		ret = errno == EOPNOTSUPP || errno == EISDIR ? open_named(u, beside) : -errno;
 	if (ret == 0) {
-		set_mode(u->fd);
+		set_mode(u->fd, mode);
 		u->path = g_strdup_printf("/proc/self/fd/%d", u->fd);
 		return true;
 	}
@@ -50,9 +51,19 @@ bool unnamed_open(struct unnamed *u, const char *beside, GError **error)
 	return false;
 }
 
+/* Some file systems have no links, others do not know how to rename without replacing. */
+static int rename_new(struct unnamed *u, const char *path)
+{
+	if (renameat2(AT_FDCWD, u->name, AT_FDCWD, path, RENAME_NOREPLACE) == 0) {
+		g_clear_pointer(&u->name, g_free);
+		return 0;
+	}
+	return errno == EINVAL || errno == ENOSYS ? link(u->name, path) : -1;
+}
+
 int unnamed_publish(struct unnamed *u, const char *path)
 {
-	int ret = u->name ? link(u->name, path)
+	int ret = u->name ? rename_new(u, path)
 			  : linkat(AT_FDCWD, u->path, AT_FDCWD, path, AT_SYMLINK_FOLLOW);
 
 	if (ret < 0)

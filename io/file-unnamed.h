@@ -9,6 +9,7 @@
 #include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct file;
 
@@ -18,10 +19,11 @@ struct unnamed {
 	char *name; /* its real one, where the file system knows no files without; else NULL */
 };
 /*
- * A new, empty file in the folder of `beside`. false and *error: "Could not create a file in
+ * A new, empty file in the folder of `beside`, with these permissions as far as the umask lets
+ * them. false and *error: "Could not create a file in
  * 'FOLDER': ...". Nothing is to be closed then.
  */
-bool unnamed_open(struct unnamed *u, const char *beside, GError **error);
+bool unnamed_open(struct unnamed *u, const char *beside, mode_t mode, GError **error);
 /* Gives it the name `path`, in the same folder, that of no file yet (-EEXIST). Its content must
  * be on disk already. 0 or -errno. */
 int unnamed_publish(struct unnamed *u, const char *path);

@@ -10,6 +10,8 @@ requires_program mkfs.ext4 fstrim sfdisk e2fsck
 
 mkdir m t
 cleanup_add unmount_now "$SCRATCH/m"
+# near KIB EXPECTED WHAT
+near() { [ "$1" -ge $(($2 - 600)) ] && [ "$1" -le $(($2 + 600)) ] || fail "$3: $1 KiB, expected about $2"; }
 used() { echo $(($(stat -c %b "$1") / 2)); } # KiB
 
 # image FORMAT NAME: 64 MiB with one partition.
@@ -66,6 +68,15 @@ for format in raw qcow2; do
 	[ $format = raw ] || qemu-img check -q d.$format || fail "qemu-img check"
 done
 
+# Room that was made before anything was written goes back too.
+rm d.raw
+truncate -s 64M d.raw
+fallocate -l 64M d.raw
+mount_imgfs -o rw,format=raw d.raw m
+fallocate -p -o 0 -l 32M m/disk.raw
+unmount m
+near "$(used d.raw)" 32768 "fallocate -p of what has room only"
+
 # 8 MiB of zeroes: over data, and into what is empty.
 zeroes() { # OPTIONS: prints what the host has of the image before and after, and in an empty place
 	qemu-img create -q -f qcow2 z.qcow2 64M
@@ -80,7 +91,6 @@ zeroes() { # OPTIONS: prints what the host has of the image before and after, an
 	qemu-img check -q z.qcow2 || fail "$1: qemu-img check"
 	used z.qcow2
 }
-near() { [ "$1" -ge $(($2 - 600)) ] && [ "$1" -le $(($2 + 600)) ] || fail "$3: $1 KiB, expected about $2"; }
 read -r -d '' a b c < <(zeroes "" | tr '\n' ' ') || true
 near "$b" "$a" "off, over data"
 near "$c" $((a + 8192)) "off, empty place"

@@ -105,6 +105,26 @@ mount_imgfs -o overlay=o3.qcow2 images/d.qcow2 m2
 unmount m2
 unmount m
 
+# Bytes of the image come into the overlay: whoever may not read the one may not read the other.
+cp images/d.qcow2 secret.qcow2
+chmod 600 secret.qcow2
+imgfs -o overlay=secret.overlay secret.qcow2 "$SCRATCH/m"
+unmount m
+[ "$(stat -c %a secret.overlay)" = 600 ] || fail "secret.overlay has mode $(stat -c %a secret.overlay)"
+
+# On a file system that knows neither files without a name nor links.
+if [ "$(id -u)" -eq 0 ] && [ -n "$(type -P mkfs.vfat)" ] && losetup -f >/dev/null 2>&1; then
+	truncate -s 8M vfat.img
+	mkfs.vfat vfat.img >/dev/null
+	mkdir vfat
+	if mount -o loop vfat.img vfat 2>/dev/null; then
+		cleanup_add umount -l vfat
+		made vfat/o.qcow2 "$SCRATCH/images/d.qcow2" images/d.qcow2 qcow2
+		[ "$(ls vfat)" = o.qcow2 ] || fail "left behind: $(ls vfat)"
+		umount vfat
+	fi
+fi
+
 # ---- writing
 
 cp images/gone.qcow2 w.qcow2

@@ -134,8 +134,8 @@ static void appears_once_and_complete(void **state)
 	g_autofree char *text = NULL;
 	struct unnamed u, second;
 
-	assert_true(unnamed_open(&u, path, NULL));
-	assert_true(unnamed_open(&second, path, NULL));
+	assert_true(unnamed_open(&u, path, 0600, NULL));
+	assert_true(unnamed_open(&second, path, 0600, NULL));
 	assert_true(entries(folder) == (u.name ? 2 : 0));
 	assert_int_equal(write(u.fd, "all", 3), 3);
 	assert_int_equal(unnamed_publish(&u, path), 0);
@@ -154,7 +154,7 @@ static void says_which_folder(void **state)
 	g_autoptr(GError) error = NULL;
 	struct unnamed u;
 
-	assert_false(unnamed_open(&u, "/nonexistent/file", &error));
+	assert_false(unnamed_open(&u, "/nonexistent/file", 0600, &error));
 	assert_non_null(strstr(error->message, "'/nonexistent'"));
 }
 
