@@ -29,7 +29,7 @@ struct worker {
 	struct co *receiver; /* waits for in_flight to fall; NULL: does not */
 	unsigned in_flight, aside, with_kernel;
 	unsigned unlimited; /* calls of worker_lift_limit that stand */
-	bool serving; /* a stop will be posted; session.lock */
+	bool serving;	    /* a stop will be posted; session.lock */
 	bool stop;
 	void *buffer; /* of the request that is received next; taken by call_keep_buffer */
 };

@@ -141,6 +141,7 @@ const struct command command_check = {
 	.name = "check",
 	.run = run,
 	.options = options,
+	.mounted_read = MOUNTED_HELD,
 	.operands = "FILE",
 	.summary = "Find what is inconsistent in an image's tables, and repair it",
 	.examples = {"check disk.qcow2", "check --output=json disk.qcow2",

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tools/through.h"
 #include "tools/tool.h"
 
 static const struct opt options[] = {
@@ -76,6 +77,7 @@ static int create(struct args *args, const struct format *format, const char *na
 	if (!opt_given(args, 'q'))
 		tool_print_formatting(name, format, o);
 	if (!image_create(name, format, o, &error)) {
+		through_explain(args, name, &error);
 		tool_say(error, prefix);
 		return 1;
 	}

@@ -145,6 +145,7 @@ const struct command command_info = {
 	.name = "info",
 	.run = run,
 	.options = options,
+	.mounted_read = MOUNTED_HELD,
 	.operands = "FILE",
 	.summary = "Tell what an image is: format, sizes, backing file, snapshots",
 	.examples = {"info disk.qcow2", "info --output=json disk.qcow2",

@@ -11,6 +11,7 @@
 #include "io/loop.h"
 #include "io/memory.h"
 #include "io/pool.h"
+#include "tools/through.h"
 #include "tools/tool.h"
 
 const char *tool_name = "imgtool";
@@ -112,7 +113,7 @@ static int in_coroutine(void *arg)
 {
 	struct args *args = arg;
 
-	return tool_check_objects(args) ? args->command->run(args) : 1;
+	return through_end(args, tool_check_objects(args) ? args->command->run(args) : 1);
 }
 
 static int run(struct args *args)

@@ -71,6 +71,7 @@ const struct command command_map = {
 	.name = "map",
 	.run = run,
 	.options = options,
+	.mounted_read = MOUNTED_HELD,
 	.operands = "FILE",
 	.summary = "Tell where the bytes of a disk are",
 	.examples = {"map disk.qcow2", "map --output=json disk.qcow2",

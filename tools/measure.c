@@ -135,6 +135,7 @@ const struct command command_measure = {
 	.name = "measure",
 	.run = run,
 	.options = options,
+	.mounted_read = MOUNTED_HELD,
 	.operands = "[FILE]",
 	.summary = "Tell how large a new image file will be",
 	.examples = {"measure --size 10G", "measure -O qcow2 -o cluster_size=2M disk.raw",

@@ -43,6 +43,13 @@ struct opt {
 	const char *help; /* one line */
 };
 
+/* How a command gets on with an image that a mount of imgfs has open for writing. */
+enum mounted_way {
+	MOUNTED_REFUSED,
+	MOUNTED_HELD, /* reads it while the mount holds it still */
+	MOUNTED_SENT, /* is carried out by the mount: run is told by args->mount */
+};
+
 struct args;
 struct command {
 	const char *name;
@@ -52,7 +59,8 @@ struct command {
 	const char *summary;	 /* one line */
 	const char *examples[3]; /* without the program's name */
 	bool last_is_operand;	 /* even when it begins with '-': a size to subtract */
-	int usage_status;	 /* of a wrong command line; 1 as qemu-img has it everywhere */
+	enum mounted_way mounted_read, mounted_write; /* opens it only to read / to change it */
+	int usage_status; /* of a wrong command line; 1 as qemu-img has it everywhere */
 };
 
 struct args {
@@ -61,6 +69,11 @@ struct args {
 	char **operands;
 	int n;
 	struct gate *gate; /* made by tool_open from --allow-references */
+	/* through.c: set by tool_open, ended by through_end. */
+	struct mounted *mount;	    /* carries the command out */
+	char *mounted_name;	    /* the image that it has */
+	const char *mounted_format; /* as we see it */
+	GPtrArray *holds;
 };
 
 enum opt_result { OPT_OK, OPT_WANTS_HELP, OPT_WRONG };

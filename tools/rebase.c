@@ -5,7 +5,9 @@
 #include <sys/stat.h>
 
 #include "image/copy.h"
+#include "image/create.h"
 #include "image/rebase.h"
+#include "tools/through.h"
 #include "tools/tool.h"
 
 static const struct opt options[] = {
@@ -86,6 +88,9 @@ static bool open_target(struct request *r, struct image **target)
 		return o.gate != NULL;
 	*target = image_open_beside(r->filename, r->name, &o, &error);
 	if (!*target) {
+		g_autofree char *path = image_path_beside(r->filename, r->name);
+
+		through_explain(r->args, path, &error);
 		g_prefix_error(&error, "Could not open new backing file '%s': ", r->name);
 		tool_say(error, NULL);
 		return false;

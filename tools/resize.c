@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tools/through.h"
 #include "tools/tool.h"
 
 static const struct opt options[] = {
@@ -57,6 +58,41 @@ static bool resize(const struct args *args, struct image *img, const struct size
 	return ok;
 }
 
+static bool send(struct args *args, const struct size_change *change, const char *mode,
+		 GError **error)
+{
+	g_autofree char *text = through_read(args, "resize", error), *line = NULL;
+	uint64_t old, size;
+
+	if (!text || !units_parse(g_strchomp(text), "size", 0, INT64_MAX, &old, error) ||
+	    !units_apply_change(change, old, &size, error))
+		return false;
+	if (!check_direction(args, old, size, mode))
+		return false;
+	if (mode && strcmp(mode, "off") != 0) {
+		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED,
+			    "'%s' is mounted, and the mount adds no preallocated space: unmount it "
+			    "first, or leave out --preallocation",
+			    args->mounted_name);
+		return false;
+	}
+	/* The size that was judged, whatever else happens to the image. */
+	line = g_strdup_printf("%s%" G_GUINT64_FORMAT "\n", size < old ? "--shrink " : "", size);
+	return through_send(args, "resize", line, error);
+}
+
+static bool resize_mounted(struct args *args, const struct size_change *change, const char *mode)
+{
+	GError *error = NULL;
+	bool ok = send(args, change, mode, &error);
+
+	if (error)
+		tool_say(error, NULL);
+	else if (ok && !opt_given(args, 'q'))
+		printf("Image resized.\n");
+	return ok;
+}
+
 static bool is_mode(const char *word)
 {
 	return !strcmp(word, "off") || !strcmp(word, "metadata") || !strcmp(word, "falloc") ||
@@ -85,7 +121,7 @@ static int run(struct args *args)
 	}
 	img = tool_open_operand(args, IMAGE_RDWR, NULL);
 	if (!img)
-		return 1;
+		return args->mount && resize_mounted(args, &change, mode) ? 0 : 1;
 	ok = resize(args, img, &change, mode);
 	return tool_close(img, ok ? 0 : 1);
 }
@@ -94,6 +130,7 @@ const struct command command_resize = {
 	.name = "resize",
 	.run = run,
 	.options = options,
+	.mounted_write = MOUNTED_SENT,
 	.operands = "FILE [+|-]SIZE",
 	.last_is_operand = true,
 	.summary = "Make a disk larger or smaller",

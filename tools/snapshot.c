@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "image/inspect.h"
+#include "tools/through.h"
 #include "tools/tool.h"
 
 static const struct opt options[] = {
@@ -116,12 +117,27 @@ static bool change_one(struct image *img, const struct change *c, GError **error
 	return image_snapshot_rename(img, i, c->new_name, error);
 }
 
-static int change(struct image *img, const struct change *c)
+/* The mount finds the snapshot by the same rules. */
+static bool send(struct args *args, const struct change *c, GError **error)
+{
+	g_autofree char *word = through_quote(c->word, error), *line = NULL, *new_name = NULL;
+
+	if (word && c->new_name)
+		new_name = through_quote(c->new_name, error);
+	if (!word || (c->new_name && !new_name))
+		return false;
+	line = g_strdup_printf("%s %s%s%s\n", c->what, word, new_name ? " " : "",
+			       new_name ? new_name : "");
+	return through_send(args, "snapshot", line, error);
+}
+
+/* img NULL: the mount does it. */
+static int change(struct args *args, struct image *img, const struct change *c)
 {
 	g_autofree char *shown = report_escape(c->word, -1), *prefix = NULL;
 	GError *error = NULL;
 
-	if (change_one(img, c, &error))
+	if (img ? change_one(img, c, &error) : send(args, c, &error))
 		return 0;
 	prefix = g_strdup_printf("Could not %s snapshot '%s': ", c->what, shown);
 	tool_say(error, prefix);
@@ -192,9 +208,9 @@ static int run(struct args *args)
 	}
 	img = tool_open_operand(args, flags, NULL);
 	if (!img)
-		return 1;
+		return args->mount ? change(args, NULL, &c) : 1;
 	if (c.action)
-		status = flags & IMAGE_RDWR ? change(img, &c) : list(img, json);
+		status = flags & IMAGE_RDWR ? change(args, img, &c) : list(img, json);
 	return tool_close(img, status);
 }
 
@@ -202,6 +218,8 @@ const struct command command_snapshot = {
 	.name = "snapshot",
 	.run = run,
 	.options = options,
+	.mounted_read = MOUNTED_HELD,
+	.mounted_write = MOUNTED_SENT,
 	.operands = "[NEW] FILE",
 	.summary = "List, create, apply, delete or rename the internal snapshots of an image",
 	.examples = {"snapshot -c before-upgrade disk.qcow2", "snapshot -l disk.qcow2",

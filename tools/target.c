@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "image/create.h"
+#include "tools/through.h"
 
 const struct format *target_format(const char *word)
 {
@@ -104,6 +105,7 @@ bool target_open(struct args *args, struct target *t, const struct format *forma
 			g_autofree char *prefix = g_strdup_printf(
 				"%s: error while converting %s: ", t->name, format->name);
 
+			through_explain(args, t->name, &error);
 			tool_say(error, prefix);
 			return false;
 		}

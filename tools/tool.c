@@ -6,7 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "image/create.h"
 #include "image/throttle.h"
+#include "tools/through.h"
 
 static void say_lines(const char *text, bool every_line)
 {
@@ -145,6 +147,39 @@ static void warn_of_raw(const struct image *img, const char *name)
 		name);
 }
 
+static struct image *open_named(const char *name, const struct tool_source *s,
+				const struct image_open_options *o, GError **error)
+{
+	return s->with_image_opts ? open_option_string(name, o, error) : image_open(name, o, error);
+}
+
+/* Somebody has locked it: a mount of ours? NULL and *error, or without it when it was sent. */
+static struct image *open_mounted(struct args *args, const char *name, const struct tool_source *s,
+				  const struct image_open_options *o, GError **error)
+{
+	struct image_open_options shared = *o;
+	bool writing = o->flags & IMAGE_RDWR;
+	struct image *look;
+	enum through how;
+
+	if (!g_error_matches(*error, G_FILE_ERROR, G_FILE_ERROR_AGAIN))
+		return NULL;
+	shared.flags =
+		(o->flags & ~(unsigned)(IMAGE_RDWR | IMAGE_NO_SHARE_WRITE)) | IMAGE_FORCE_SHARE;
+	shared.writable_depth = 0;
+	shared.warn = NULL;
+	look = open_named(name, s, &shared, NULL);
+	if (!look)
+		return NULL;
+	how = through_find(args, look, writing, o->writable_depth, error);
+	image_unref(look);
+	if (how != THROUGH_HELD)
+		return NULL;
+	g_clear_error(error);
+	shared.warn = o->warn;
+	return open_named(name, s, &shared, error);
+}
+
 struct image *tool_open(struct args *args, const char *name, const struct tool_source *s)
 {
 	struct image_open_options o = {
@@ -163,10 +198,13 @@ struct image *tool_open(struct args *args, const char *name, const struct tool_s
 		o.flags |= IMAGE_FORCE_SHARE;
 	if (!o.gate || !parse_cache(s, &o.cache))
 		return NULL;
-	img = s->with_image_opts ? open_option_string(name, &o, &error)
-				 : image_open(name, &o, &error);
+	img = open_named(name, s, &o, &error);
 	if (!img)
+		img = open_mounted(args, name, s, &o, &error);
+	if (!img && error)
 		tool_say(error, NULL);
+	else if (!img)
+		return NULL;
 	else if ((s->flags & IMAGE_RDWR) && !s->format && !s->with_image_opts)
 		warn_of_raw(img, name);
 	return img;
@@ -323,6 +361,9 @@ static struct image *open_backing(struct args *args, const char *name, const str
 		return NULL;
 	img = image_open_beside(name, options_peek(o, "backing_file"), &open, &error);
 	if (!img) {
+		g_autofree char *path = image_path_beside(name, options_peek(o, "backing_file"));
+
+		through_explain(args, path, &error);
 		tool_error("%s: %s\nCould not open backing image.", name, error->message);
 		g_error_free(error);
 	}

@@ -31,7 +31,11 @@ struct tool_source {
 	unsigned writable_depth; /* as of struct image_open_options */
 	bool with_image_opts;	 /* name is an option string */
 };
-/* Opens name as the command line says; NULL after saying why. */
+/*
+ * Opens name as the command line says; NULL after saying why. NULL without a word and args->mount
+ * set: a mount has it, and carries the command out (through.h), which only commands with
+ * MOUNTED_SENT meet.
+ */
 struct image *tool_open(struct args *args, const char *name, const struct tool_source *s);
 /* What comes from standard input. NULL after saying why. */
 struct image *tool_open_stdin(struct args *args, const struct tool_source *s);
