@@ -30,6 +30,7 @@ struct piece {
 	uint64_t offset; /* of the source's disk */
 	size_t len;
 	uint64_t number;
+	bool had_turn; /* copy_await_turn was here */
 };
 
 /* Of the target's disk: where a byte of the source goes. */

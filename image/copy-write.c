@@ -85,6 +85,9 @@ static void wait_for_turn(struct piece *p)
 
 void copy_await_turn(struct piece *p)
 {
+	if (p->had_turn)
+		return;
+	p->had_turn = true;
 	wait_for_turn(p);
 	pass_turn(p);
 }

@@ -80,28 +80,23 @@ static bool offload(struct piece *p)
 {
 	struct copy *c = p->copy;
 	const struct copy_job *job = c->job;
-	size_t done = 0;
+	int ret;
 
-	if (!job->offload || c->no_offload || p->extent.kind != EXTENT_DATA || p->extent.cryptor ||
-	    job->target->format->reserve || job->target->format != image_find_format("raw", NULL))
+	if (!job->offload || job->encode || c->no_offload || p->extent.kind != EXTENT_DATA ||
+	    p->extent.cryptor)
 		return false;
-	while (done < p->len) {
-		uint64_t host = p->extent.host + (p->offset - p->extent.start) + done;
-		struct extent to;
-		int64_t n;
-
-		if (image_map(job->target, copy_place(job, p->offset + done), p->len - done, NULL,
-			      &to) < 0)
-			return false;
-		n = file_copy_range(p->extent.file, host, to.file, to.host,
-				    MIN(p->len - done, to.len));
-		if (n <= 0) {
-			c->no_offload = true;
-			return false;
-		}
-		done += n;
-	}
-	return true;
+	copy_await_turn(p);
+	if (c->failed)
+		return false;
+	ret = image_copy_range(job->target, copy_place(job, p->offset), p->extent.file,
+			       p->extent.host + (p->offset - p->extent.start), p->len);
+	if (ret == 0)
+		return true;
+	/* The disk's last cluster may not be whole. */
+	if (p->len % c->grain == 0)
+		c->no_offload = true;
+	image_fault_clear(job->target);
+	return false;
 }
 
 static void advance(struct copy *c, uint64_t len)
@@ -121,7 +116,7 @@ static int piece_run(void *arg)
 	if (c->failed) {
 		/* nothing: an earlier piece failed */
 	} else if (offload(p)) {
-		copy_await_turn(p);
+		/* nothing else */
 	} else if (!(buf = buffers_take(&c->buffers))) {
 		ret = -ENOMEM;
 		copy_fail(c, c->job->target, "allocating memory", p->offset, ret);

@@ -137,6 +137,14 @@ int read_unlocked(struct image *img, uint64_t offset, const struct iovec *iov, i
 
 /* write.c: the range is locked exclusively. */
 int write_unlocked(struct image *img, uint64_t offset, const struct iovec *iov, int niov);
+/* Locks the range and tells of the change, 0 or -errno; and gives it free again, whatever
+ * write_begin said: returns ret, or what failed since. */
+int write_begin(struct image *img, struct disk_lock *l, uint64_t offset, uint64_t len);
+int write_end(struct image *img, struct disk_lock *l, int ret);
+/* Commits a claim, or abandons it when ret is an error. */
+int claim_end(struct image *img, struct claim *c, int ret);
+/* May its bytes be written in place? */
+bool extent_overwritable(const struct extent *e);
 
 /* readahead.c: called after a read that met coded units. */
 void readahead_note(struct image *img, uint64_t offset, uint64_t len);

@@ -231,6 +231,10 @@ void image_readahead(struct image *img, uint64_t offset, uint64_t len);
  */
 int image_write(struct image *img, uint64_t offset, const void *buf, size_t len);
 int image_writev(struct image *img, uint64_t offset, const struct iovec *iov, int niov);
+/* Copies bytes of another file inside the kernel. -EOPNOTSUPP: not that way, or not all of it; then
+ * an ordinary write of all of it is to follow. */
+int image_copy_range(struct image *img, uint64_t offset, struct file *from, uint64_t from_host,
+		     uint64_t len);
 /* Makes the range read as zeroes in the cheapest way; may_unmap: space may be given up, unless
  * under DISCARD_IGNORE. */
 int image_write_zeroes(struct image *img, uint64_t offset, uint64_t len, bool may_unmap);

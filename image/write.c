@@ -166,7 +166,7 @@ static int write_filled(struct image *img, const struct claim *c, uint64_t offse
 	return ret;
 }
 
-static int commit_or_abandon(struct image *img, struct claim *c, int ret)
+int claim_end(struct image *img, struct claim *c, int ret)
 {
 	co_rwlock_wrlock(&img->core->lock);
 	if (ret < 0)
@@ -204,7 +204,7 @@ static int write_claim(struct image *img, uint64_t offset, const struct iovec *i
 		ret = file_writev(c.file, c.host + (offset - c.start), slice, n);
 	g_free(slice);
 	*done = len;
-	return commit_or_abandon(img, &c, ret);
+	return claim_end(img, &c, ret);
 }
 
 static int write_in_place(const struct extent *e, uint64_t offset, const struct iovec *iov,
@@ -219,7 +219,7 @@ static int write_in_place(const struct extent *e, uint64_t offset, const struct 
 	return ret;
 }
 
-static bool overwritable(const struct extent *e)
+bool extent_overwritable(const struct extent *e)
 {
 	return e->kind == EXTENT_DATA && (e->flags & EXTENT_WRITABLE);
 }
@@ -239,7 +239,7 @@ int write_unlocked(struct image *img, uint64_t offset, const struct iovec *iov, 
 		ret = layer_map(img, offset + done, left, &e);
 		if (ret < 0)
 			break;
-		if (overwritable(&e)) {
+		if (extent_overwritable(&e)) {
 			n = e.len;
 			ret = write_in_place(&e, offset + done, rest, nrest, n);
 		} else {
@@ -276,7 +276,7 @@ static int zero_in_place(const struct extent *e, bool may_unmap)
 {
 	int ret = -EOPNOTSUPP;
 
-	if (!overwritable(e) || e->cryptor)
+	if (!extent_overwritable(e) || e->cryptor)
 		return -EOPNOTSUPP;
 	if (may_unmap)
 		ret = file_punch(e->file, e->host, e->len);
@@ -439,6 +439,19 @@ static int write_detecting(struct image *img, uint64_t offset, const struct iove
 	return ret;
 }
 
+int write_begin(struct image *img, struct disk_lock *l, uint64_t offset, uint64_t len)
+{
+	int ret = lock_clusters(img, l, offset, len);
+
+	return ret < 0 ? ret : tell_change(img, offset, len);
+}
+
+int write_end(struct image *img, struct disk_lock *l, int ret)
+{
+	disk_unlock(img, l);
+	return through(img, ret);
+}
+
 int image_writev(struct image *img, uint64_t offset, const struct iovec *iov, int niov)
 {
 	size_t total = iov_total(iov, niov);
@@ -490,7 +503,7 @@ int image_write_coded(struct image *img, uint64_t offset, const void *coded, siz
 	if (ret == 0) {
 		/* A unit that was at this place before may still be known, decoded. */
 		codec_forget(c.file, c.host, grain);
-		ret = commit_or_abandon(img, &c, file_write(c.file, c.host, coded, coded_len));
+		ret = claim_end(img, &c, file_write(c.file, c.host, coded, coded_len));
 	}
 	disk_unlock(img, &l);
 	if (ret < 0)
@@ -553,7 +566,7 @@ static int allocate_step(struct image *img, uint64_t offset, uint64_t len, void 
 	if (ret < 0)
 		return ret;
 	*done = e.len;
-	if (overwritable(&e)) {
+	if (extent_overwritable(&e)) {
 		/* Its own hole, if it is one, is the host's to fill. */
 		ret = file_allocate(e.file, e.host, e.len);
 		return ret == -EOPNOTSUPP ? 0 : ret;
