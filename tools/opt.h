@@ -71,6 +71,7 @@ struct args {
 	struct gate *gate; /* made by tool_open from --allow-references */
 	/* through.c: set by tool_open, ended by through_end. */
 	struct mounted *mount;	    /* carries the command out */
+	bool mount_said;	    /* so */
 	char *mounted_name;	    /* the image that it has */
 	const char *mounted_format; /* as we see it */
 	GPtrArray *holds;

@@ -6,13 +6,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "tools/mounted.h"
 
-#define TEXT_MAX (64u << 20) /* bytes that a control file may say */
+#define TEXT_MAX    (64u << 20) /* bytes that a control file may say */
+#define PATIENCE_MS 1000	/* news may be missed, for so long */
 
 static char *control_path(const struct mounted *m, const char *file)
 {
@@ -266,6 +268,28 @@ char *through_read(struct args *args, const char *file, GError **error)
 	return g_string_free(text, !ok);
 }
 
+bool through_follow(struct args *args, const char *file, bool (*look)(void *arg, char *text),
+		    void *arg, GError **error)
+{
+	g_autofree char *path = control_path(args->mount, file);
+	struct pollfd news = {.fd = open(path, O_RDONLY | O_CLOEXEC), .events = POLLIN};
+	bool more = true, ok = news.fd >= 0;
+
+	while (ok && more) {
+		g_autoptr(GString) text = g_string_new(NULL);
+
+		ok = lseek(news.fd, 0, SEEK_SET) == 0 && read_all(news.fd, text);
+		more = ok && look(arg, text->str);
+		if (more)
+			poll(&news, 1, PATIENCE_MS);
+	}
+	if (!ok)
+		cannot(args, "read", error);
+	if (news.fd >= 0)
+		close(news.fd);
+	return ok;
+}
+
 /* A string of control/status, at the path of one or two keys. NULL: it has none. Caller frees. */
 static char *status_string(struct args *args, const char *key, const char *below)
 {
@@ -315,7 +339,9 @@ bool through_send(struct args *args, const char *file, const char *line, GError 
 	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
 		return cannot(args, "written", error);
-	say_how(args, args->mounted_name, args->mount, "the mount carries it out");
+	if (!args->mount_said)
+		say_how(args, args->mounted_name, args->mount, "the mount carries it out");
+	args->mount_said = true;
 	if (!write_line(fd, line))
 		err = errno;
 	/* What was said of the line itself is the cause, not what closing says. */

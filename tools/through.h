@@ -33,6 +33,12 @@ void through_explain(const struct args *args, const char *name, GError **error);
 bool through_send(struct args *args, const char *file, const char *line, GError **error);
 /* What control/FILE says. NULL and *error. Caller frees. */
 char *through_read(struct args *args, const char *file, GError **error);
+/*
+ * Hands what control/FILE says to look, at once and whenever there is news or a signal came, until
+ * look returns false. *error: it cannot be read.
+ */
+bool through_follow(struct args *args, const char *file, bool (*look)(void *arg, char *text),
+		    void *arg, GError **error);
 /* "NAME" as control files take a word. NULL and *error: no line can have it. Caller frees. */
 char *through_quote(const char *name, GError **error);
 

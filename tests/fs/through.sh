@@ -80,6 +80,34 @@ expect_status 1 imgtool resize -f raw disk.qcow2 20M
 expect_output err "as qcow2, not as raw"
 [ "$(cat "$at/control/resize")" = $((16 << 20)) ] || fail "size $(cat "$at/control/resize")"
 
+# ---- commit
+expect_status 1 imgtool commit -d disk.qcow2
+expect_output err "leave out -d"
+expect_status 1 imgtool commit -b missing disk.qcow2
+expect_output err "missing"
+# An interrupt ends it, at a rate at which it lasts for 30 seconds, and leaves everything.
+imgtool commit -q -r 100k disk.qcow2 2>err &
+commit=$!
+for ((i = 0; i < 100; i++)); do
+	! grep -q "^state: running" "$at/control/commit" || break
+	sleep 0.05
+done
+# Meanwhile others read it.
+through "$held" imgtool check disk.qcow2
+kill -INT $commit
+status=0
+timeout 20 tail --pid=$commit -f /dev/null || fail "commit does not end"
+wait $commit || status=$?
+[ $status -eq 130 ] || fail "commit that was interrupted: status $status"
+grep -q "^state: cancelled" "$at/control/commit" || fail "$(cat "$at/control/commit")"
+cmp -n 3145728 data "$at/disk.raw" || fail "another disk after a cancelled commit"
+through "$carried" imgtool commit -p disk.qcow2
+expect_output out "(100.00/100%)" "Image committed."
+cmp -n 3145728 data "$at/disk.raw" || fail "another disk after commit"
+expect_status 0 imgtool map --output=json disk.qcow2
+expect_output out '"length": 3145728, "depth": 1, "present": true'
+(cd / && imgtool commit -q -b "$SCRATCH/base.qcow2" "$SCRATCH/disk.qcow2")
+
 # ---- what is refused, by name, with nothing changed
 refused() {
 	expect_status "$1" imgtool "${@:2}"
