@@ -194,6 +194,10 @@ static int get_stored(void *arg, uint64_t cluster, uint64_t *count)
 	int err;
 
 	*count = 0;
+	/* Each block is read once in a walk. Kept, those of a large disk would be most of the
+	 * memory that this takes; nothing is dirty. */
+	if (!(cluster & ((1ull << qcow2_block_bits(qcow2_of(s->img))) - 1)))
+		cache_drop_file(s->img->cache, s->img->file);
 	if (g_hash_table_contains(s->structure, (gpointer)(uintptr_t)cluster))
 		return 0;
 	err = qcow2_refcount(s->img, cluster << qcow2_of(s->img)->cluster_bits, count);

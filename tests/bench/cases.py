@@ -294,8 +294,15 @@ def writing_cases(images):
     def created(folder):
         return [(os.path.join(folder, "out"), None)]
 
+    def resized(folder):
+        return [(os.path.join(folder, "disk.qcow2"), None)]
+
     def sectors(folder):
         return [(os.path.join(folder, "out.raw"), images.raw_front())]
+
+    def metadata(folder):
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", "preallocation=metadata",
+                        os.path.join(folder, "disk.qcow2"), "256G"], check=True)
 
     disk = "{dir}/disk.qcow2"
     return [
@@ -314,8 +321,10 @@ def writing_cases(images):
              put("flat.qcow2", "overlay.qcow2"), rebased, base=packed),
         case("snapshot-create", 1, "snapshot -c one " + disk, copy(flat, "disk.qcow2"), sound),
         case("resize", 1, "resize -q -f qcow2 " + disk + " 64G", copy(flat, "disk.qcow2"),
-             lambda folder: [(os.path.join(folder, "disk.qcow2"), None)]),
+             resized),
         case("amend", 1, "amend -f qcow2 -o compat=0.10 " + disk, copy(flat, "disk.qcow2"), sound),
+        case("amend-width", 1, "amend -f qcow2 -o refcount_bits=64 " + disk, metadata,
+             resized),
         case("create-metadata", 1, "create -q -f qcow2 -o preallocation=metadata {out} 256G",
              equal=created),
     ]
