@@ -124,6 +124,7 @@ static int run(struct args *args)
 		tool_error("%s", wrong);
 		return 1;
 	}
+	tool_let_signals_end();
 	format = target_format(args);
 	o = format ? target_options(args, format) : NULL;
 	ok = o && measure(args, format, o, size, &m);
