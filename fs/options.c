@@ -378,7 +378,8 @@ static bool check_space(struct mount_options *o, GError **error)
 			   : o->detect_zeroes >= 0	 ? "detect_zeroes="
 							 : NULL;
 
-	if (word && o->mode == MODE_RO)
+	/* With ro on mount(8)'s command line, the rest of fstab's line does not matter. */
+	if (word && o->mode == MODE_RO && !(o->ro && o->writable))
 		return usage_error(error,
 				   "-o %s needs a writable mount (-o %s, overlay= or scratch)",
 				   word, is_from_mount(o) ? "writable" : "rw");

@@ -130,6 +130,7 @@ static void modes(void **state)
 	expect_mode("/sbin/mount.fuse.imgfs a b -o rw,noatime", MODE_RO);
 	expect_mode("mount.imgfs a b -o rw,writable", MODE_RW);
 	expect_mode("mount.imgfs a b -o ro,writable", MODE_RO);
+	expect_mode("mount.imgfs a b -o ro,writable,discard=ignore,detect_zeroes=on", MODE_RO);
 
 	expect_mode("imgfs a b -o overlay=x", MODE_OVERLAY);
 	expect_mode("mount.imgfs a b -o rw,scratch", MODE_SCRATCH);
