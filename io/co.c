@@ -71,6 +71,7 @@ struct co {
 struct co_thread {
 	struct co own; /* the thread's own stack */
 	struct co *current;
+	struct co *left; /* was current before */
 	struct co *ready, **ready_tail;
 	struct co *spare;
 	unsigned spare_count;
@@ -100,10 +101,12 @@ struct co *co_self(void)
 	return t->current == &t->own ? NULL : t->current;
 }
 
-/* Tells ASan that `from` goes on here, having come from `came_from`. */
-static void arrived(struct co *self, struct co *came_from)
+/* Tells ASan that self goes on here. */
+static void arrived(struct co *self)
 {
 #ifdef BUILT_WITH_ASAN
+	/* Not the one that self once switched to, which may be gone by now. */
+	struct co *came_from = self->thread->left;
 	const void *bottom;
 	size_t size;
 
@@ -121,6 +124,7 @@ static void switch_to(struct co *from, struct co *to)
 	struct co_thread *t = from->thread;
 
 	t->current = to;
+	t->left = from;
 #ifdef BUILT_WITH_ASAN
 	/* NULL says that the stack left behind is never used again. */
 	__sanitizer_start_switch_fiber(
@@ -131,14 +135,14 @@ static void switch_to(struct co *from, struct co *to)
 	__tsan_switch_to_fiber(to->fiber, 0);
 #endif
 	co_context_switch(&from->context, &to->context);
-	arrived(from, to);
+	arrived(from);
 }
 
 static void entry(void)
 {
 	struct co *self = this_thread.current;
 
-	arrived(self, self->enterer);
+	arrived(self);
 	for (;;) {
 		self->fn(self->arg);
 		self->state = CO_ENDED;
