@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "fs/attr.h"
+#include "fs/bdi.h"
 #include "fs/coherence.h"
 #include "fs/control.h"
 #include "fs/daemonize.h"
@@ -48,7 +49,6 @@
 #define IN_FLIGHT_MAX	64	/* requests of one loop that wait for I/O */
 #define STOP_PAUSE	1000000 /* nanoseconds between looks for requests at the end */
 #define THREADS_DEFAULT 4
-#define READ_AHEAD_KIB	512 /* the buffers of requests stay in the processors' caches */
 
 enum go { GO_WAIT, GO_SERVE, GO_HOME };
 
@@ -197,30 +197,6 @@ bool session_is_writable(const struct session *s)
 	return s->look.writable;
 }
 
-/*
- * The kernel caps read-ahead at 128 KiB and lets only root raise it; whoever
- * may not lives with that. The device number comes from the kernel's own memory
- * (DONT_SYNC): a plain stat would be a request to ourselves.
- */
-static void raise_read_ahead(const char *mountpoint)
-{
-	struct statx st;
-	char path[64], text[16];
-	int fd, len;
-
-	if (statx(AT_FDCWD, mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &st) < 0)
-		return;
-	g_snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", st.stx_dev_major,
-		   st.stx_dev_minor);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	len = g_snprintf(text, sizeof(text), "%d\n", READ_AHEAD_KIB);
-	if (write(fd, text, (size_t)len) < 0)
-		log_message("%s: %s", path, g_strerror(errno));
-	close(fd);
-}
-
 static void write_pid(struct session *s)
 {
 	char text[24];
@@ -258,7 +234,7 @@ static void announce(struct session *s)
 	if (!__atomic_load_n(&s->initialised, __ATOMIC_ACQUIRE) ||
 	    __atomic_exchange_n(&s->announced, true, __ATOMIC_ACQ_REL))
 		return;
-	raise_read_ahead(s->options->mountpoint);
+	bdi_tune(s->options->mountpoint, session_is_writable(s));
 	if (session_is_writable(s))
 		resized_begin(s->mounted_at, s->look.single_file);
 	if (session_is_writable(s) && s->look.single_file)
