@@ -1,43 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "config.h"
 
-#include "fs/tree.h"
+#include "fs/tree-internal.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "fs/control.h"
-#include "fs/handles.h"
 #include "fs/names.h"
-#include "io/co.h"
 
 #define VIEWS_MAX 64 /* disks kept open at a time beside those in use */
-
-/* A disk that somebody looked at: its image and, when it was asked for, its table. */
-struct tree_view {
-	unsigned disk, users;
-	uint64_t used; /* the tree's clock when last used */
-	struct image *img;
-	struct partition_table *partitions;
-	uint64_t partitions_at; /* the tree's count of writes when they were read */
-	GPtrArray *retired;	/* tables that windows may still look into */
-};
-
-struct tree {
-	struct image *img, *top; /* top: a view of img with -o snapshot= */
-	const struct tree_look *look;
-	GPtrArray *layers;    /* of char *: names, top first */
-	GPtrArray *snapshots; /* of struct snapshot; NULL until asked for */
-	GPtrArray *snapshot_names;
-	GHashTable *snapshot_index; /* name -> index; owns the names */
-	GArray *numbers; /* of unsigned, ascending: node number of each snapshot; NULL: the index */
-	unsigned next_number;
-	GHashTable *views; /* disk -> struct tree_view */
-	uint64_t clock, writes;
-	GHashTable *turns;	 /* number of a partition of the disk -> how often it moved */
-	struct co_mutex opening; /* views, tables and lists are made by one coroutine */
-};
 
 static const struct {
 	const char *name;
@@ -99,13 +72,6 @@ struct tree *tree_new(struct image *img, const char *snapshot, const struct tree
 	return t;
 }
 
-static void drop_list(struct tree *t)
-{
-	g_clear_pointer(&t->snapshots, g_ptr_array_unref);
-	g_clear_pointer(&t->snapshot_names, g_ptr_array_unref);
-	g_clear_pointer(&t->snapshot_index, g_hash_table_unref);
-}
-
 void tree_free(struct tree *t)
 {
 	if (!t)
@@ -113,7 +79,7 @@ void tree_free(struct tree *t)
 	g_hash_table_unref(t->views);
 	g_hash_table_unref(t->turns);
 	g_ptr_array_unref(t->layers);
-	drop_list(t);
+	tree_drop_snapshot_list(t);
 	if (t->numbers)
 		g_array_unref(t->numbers);
 	image_unref(t->top);
@@ -134,102 +100,6 @@ bool tree_is_writable(const struct tree *t)
 bool tree_is_scratch(const struct tree *t)
 {
 	return t->look->scratch;
-}
-
-/* ---- snapshots ---- */
-
-/* Every snapshot of the list has a number; new ones stand at its end. */
-static void number_snapshots(struct tree *t, unsigned count)
-{
-	if (!t->numbers)
-		t->numbers = g_array_new(FALSE, FALSE, sizeof(unsigned));
-	/* Fewer than are known, by no change of ours: then none is taken for another. */
-	if (count < t->numbers->len)
-		g_array_set_size(t->numbers, 0);
-	while (t->numbers->len < count) {
-		g_array_append_val(t->numbers, t->next_number);
-		t->next_number++;
-	}
-}
-
-/* The index of the snapshot with this number, or -1. Numbers ascend. */
-static int index_of_disk(const struct tree *t, unsigned disk)
-{
-	unsigned number = disk - DISK_SNAPSHOT_0;
-	const unsigned *all = (const unsigned *)(void *)t->numbers->data;
-	unsigned low = 0, high = t->numbers->len;
-
-	while (low < high) {
-		unsigned index = low + (high - low) / 2;
-
-		if (all[index] < number)
-			low = index + 1;
-		else
-			high = index;
-	}
-	return low < t->numbers->len && all[low] == number ? (int)low : -1;
-}
-
-/* Names of all, made when the first is asked for. Called with the mutex. */
-static int list_snapshots(struct tree *t)
-{
-	g_autoptr(GError) error = NULL;
-	GPtrArray *list;
-
-	if (t->snapshots)
-		return 0;
-	list = image_snapshots(t->img, &error);
-	if (!list)
-		return -EIO;
-	if (list->len > UINT16_MAX + 1)
-		g_ptr_array_set_size(list, UINT16_MAX + 1);
-	t->snapshot_names = g_ptr_array_sized_new(list->len);
-	t->snapshot_index = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-	for (unsigned i = 0; i < list->len; i++) {
-		const struct snapshot *s = g_ptr_array_index(list, i);
-		const char *name = name_unique(t->snapshot_index, s->name ? s->name : "",
-					       s->id ? s->id : "", i);
-
-		g_ptr_array_add(t->snapshot_names, (char *)name);
-	}
-	/* name_unique used it as a set; the values come now, keys stay as they are. */
-	for (unsigned i = 0; i < list->len; i++) {
-		char *name = g_ptr_array_index(t->snapshot_names, i);
-
-		g_hash_table_steal(t->snapshot_index, name);
-		g_hash_table_insert(t->snapshot_index, name, GUINT_TO_POINTER(i));
-	}
-	t->snapshots = list;
-	number_snapshots(t, list->len);
-	return 0;
-}
-
-static int need_snapshots(struct tree *t)
-{
-	int ret;
-
-	if (t->snapshots)
-		return 0;
-	co_mutex_lock(&t->opening);
-	ret = list_snapshots(t);
-	co_mutex_unlock(&t->opening);
-	return ret;
-}
-
-static bool is_snapshot(unsigned disk)
-{
-	return disk >= DISK_SNAPSHOT_0;
-}
-
-const struct snapshot *tree_snapshot(struct tree *t, uint64_t node)
-{
-	unsigned disk = node_disk(node);
-	int index;
-
-	if (!is_snapshot(disk) || need_snapshots(t))
-		return NULL;
-	index = index_of_disk(t, disk);
-	return index < 0 ? NULL : g_ptr_array_index(t->snapshots, (unsigned)index);
 }
 
 /* ---- disks ---- */
@@ -270,16 +140,16 @@ static int open_view(struct tree *t, unsigned disk, struct image **img)
 		*img = image_ref(t->top);
 		return 0;
 	}
-	if (!is_snapshot(disk)) {
+	if (!disk_is_snapshot(disk)) {
 		struct image *layer = layer_image(t, disk - DISK_LAYER_0);
 
 		*img = layer ? image_ref(layer) : NULL;
 		return layer ? 0 : -ENOENT;
 	}
-	ret = list_snapshots(t);
+	ret = tree_list_snapshots(t);
 	if (ret)
 		return ret;
-	index = index_of_disk(t, disk);
+	index = tree_index_of_disk(t, disk);
 	if (index < 0)
 		return -ENOENT;
 	*img = image_view(t->img, (unsigned)index, &error);
@@ -320,126 +190,14 @@ static int view_get(struct tree *t, unsigned disk, struct tree_view **view)
 	return 0;
 }
 
-/* Called with the mutex. */
-static int read_partitions(struct tree *t, struct tree_view *v, struct partition_table **table)
+bool tree_close_view(struct tree *t, unsigned disk)
 {
-	uint64_t writes = t->writes;
-	int ret = partition_table_of_image(v->img, table);
+	struct tree_view *v = g_hash_table_lookup(t->views, GUINT_TO_POINTER(disk));
 
-	/* What is written while the table is read makes it out of date again. */
-	if (!ret)
-		v->partitions_at = writes;
-	return ret;
-}
-
-/* The table as it was read last: what a window on a partition means stays while it is open. */
-static int last_partitions(struct tree *t, struct window *w, const struct partition_table **table)
-{
-	struct tree_view *v = w->view;
-	int ret = 0;
-
-	if (!v->partitions) {
-		co_mutex_lock(&t->opening);
-		if (!v->partitions)
-			ret = read_partitions(t, v, &v->partitions);
-		co_mutex_unlock(&t->opening);
-	}
-	*table = v->partitions;
-	return ret;
-}
-
-static uint64_t partition_node(struct tree *t, unsigned disk, unsigned number)
-{
-	uint64_t node = node_make(disk, LEAF_PARTITION_0 + number);
-	void *turn =
-		disk == DISK_TOP ? g_hash_table_lookup(t->turns, GUINT_TO_POINTER(number)) : NULL;
-
-	return node | (uint64_t)GPOINTER_TO_UINT(turn) << NODE_TURN_SHIFT;
-}
-
-/* Does p lie elsewhere in the other table? */
-static bool has_moved(const struct partition *p, const struct partition_table *other)
-{
-	const struct partition *q = partition_find(other, p->number);
-
-	return !q || q->start != p->start || q->len != p->len;
-}
-
-/*
- * A partition that is open stays where it is, as with a disk's block device: what a program writes
- * there must not land somewhere else.
- */
-static bool moves_open_one(struct tree *t, const struct tree_view *v,
-			   const struct partition_table *other)
-{
-	for (unsigned i = 0; i < v->partitions->entries->len; i++) {
-		const struct partition *p = g_ptr_array_index(v->partitions->entries, i);
-
-		if (has_moved(p, other) && handles_is_open(partition_node(t, v->disk, p->number)))
-			return true;
-	}
-	return false;
-}
-
-/* The kernel may still know those that moved, with a size and pages that are no longer right. */
-static void turn_moved_ones(struct tree *t, const struct tree_view *v,
-			    const struct partition_table *other)
-{
-	for (unsigned i = 0; i < v->partitions->entries->len; i++) {
-		const struct partition *p = g_ptr_array_index(v->partitions->entries, i);
-		void *key = GUINT_TO_POINTER(p->number);
-
-		if (has_moved(p, other))
-			g_hash_table_insert(
-				t->turns, key,
-				GUINT_TO_POINTER(
-					GPOINTER_TO_UINT(g_hash_table_lookup(t->turns, key)) + 1));
-	}
-}
-
-/* Somebody looks at the table: it is read anew when the disk was written since it was read. */
-static int refresh_partitions(struct tree *t, struct tree_view *v)
-{
-	struct partition_table *table = NULL;
-	uint64_t before;
-	int ret;
-
-	if (!v->partitions || v->disk != DISK_TOP || v->partitions_at == t->writes)
-		return 0;
-	co_mutex_lock(&t->opening);
-	before = v->partitions_at;
-	ret = read_partitions(t, v, &table);
-	if (!ret && moves_open_one(t, v, table)) {
-		partition_table_free(table);
-		v->partitions_at = before;
-	} else if (!ret) {
-		turn_moved_ones(t, v, table);
-		g_ptr_array_add(v->retired, v->partitions);
-		v->partitions = table;
-	}
-	co_mutex_unlock(&t->opening);
-	return ret;
-}
-
-int tree_partitions(struct tree *t, struct window *w, const struct partition_table **table)
-{
-	int ret = refresh_partitions(t, w->view);
-
-	return ret ? ret : last_partitions(t, w, table);
-}
-
-void tree_wrote(struct tree *t)
-{
-	t->writes++;
-}
-
-const struct partition *tree_partition(struct tree *t, struct window *w, uint64_t node)
-{
-	const struct partition_table *table;
-
-	if (!node_is_partition(node) || last_partitions(t, w, &table))
-		return NULL;
-	return partition_find(table, node_leaf(node) - LEAF_PARTITION_0);
+	if (v && v->users)
+		return false;
+	g_hash_table_remove(t->views, GUINT_TO_POINTER(disk));
+	return true;
 }
 
 /* The disk that a directory or a file of it belongs to, whole. */
@@ -492,7 +250,7 @@ int tree_window(struct tree *t, uint64_t node, struct window *w)
 	ret = disk_window(t, node, w);
 	if (ret || !node_is_partition(node))
 		return ret;
-	ret = last_partitions(t, w, &table);
+	ret = tree_last_partitions(t, w, &table);
 	if (!ret)
 		p = partition_find(table, node_leaf(node) - LEAF_PARTITION_0);
 	if (!p) {
@@ -521,7 +279,7 @@ uint64_t tree_parent(uint64_t dir)
 
 	if (node_leaf(dir) == LEAF_PARTITIONS)
 		return node_make(node_disk(dir), LEAF_DIR);
-	if (node_leaf(dir) == LEAF_DIR && is_snapshot(node_disk(dir)))
+	if (node_leaf(dir) == LEAF_DIR && disk_is_snapshot(node_disk(dir)))
 		return node_make(DISK_TOP, LEAF_SNAPSHOTS);
 	return root;
 }
@@ -550,14 +308,15 @@ int tree_child(struct tree *t, uint64_t dir, uint64_t index, uint64_t *child, ch
 
 	switch (node_leaf(dir)) {
 	case LEAF_DIR:
-		if (index >= (is_snapshot(disk) ? SNAPSHOT_ENTRIES : G_N_ELEMENTS(root_entries)))
+		if (index >=
+		    (disk_is_snapshot(disk) ? SNAPSHOT_ENTRIES : G_N_ELEMENTS(root_entries)))
 			return -ENOENT;
 		*child = node_make(disk, root_entries[index].leaf);
 		g_strlcpy(buf, root_entries[index].name, 256);
 		return 0;
 	case LEAF_PARTITIONS:
 		ret = partitions_child(t, dir, index, &number);
-		*child = partition_node(t, disk, number);
+		*child = tree_partition_node(t, disk, number);
 		snprintf(buf, 256, "%u.raw", number);
 		return ret;
 	case LEAF_LAYERS:
@@ -567,7 +326,7 @@ int tree_child(struct tree *t, uint64_t dir, uint64_t index, uint64_t *child, ch
 		g_strlcpy(buf, g_ptr_array_index(t->layers, index), 256);
 		return 0;
 	case LEAF_SNAPSHOTS:
-		ret = need_snapshots(t);
+		ret = tree_need_snapshots(t);
 		if (ret)
 			return ret;
 		if (index >= t->snapshots->len)
@@ -589,7 +348,7 @@ int tree_child(struct tree *t, uint64_t dir, uint64_t index, uint64_t *child, ch
 static int lookup_snapshot(struct tree *t, const char *name, uint64_t *child)
 {
 	void *index;
-	int ret = need_snapshots(t);
+	int ret = tree_need_snapshots(t);
 
 	if (ret)
 		return ret;
@@ -646,7 +405,7 @@ static void set_times(struct tree *t, uint64_t node, struct stat *st)
 		st->st_mtim.tv_sec = s->date_sec;
 		st->st_mtim.tv_nsec = s->date_nsec < 1000000000 ? s->date_nsec : 0;
 	} else {
-		if (disk >= DISK_LAYER_0 && !is_snapshot(disk))
+		if (disk >= DISK_LAYER_0 && !disk_is_snapshot(disk))
 			img = layer_image(t, disk - DISK_LAYER_0);
 		st->st_mtim = file_stat((img ? img : t->img)->file)->st_mtim;
 	}
@@ -668,7 +427,7 @@ int tree_stat(struct tree *t, uint64_t node, struct stat *st)
 	st->st_mode = is_dir(real) ? S_IFDIR | t->look->dir_mode : S_IFREG | t->look->file_mode;
 	if (node_is_control(node) || node_leaf(node) == LEAF_SNAPSHOTS)
 		set_control_look(t, node, st);
-	if (is_snapshot(node_disk(node)) && !tree_snapshot(t, node))
+	if (disk_is_snapshot(node_disk(node)) && !tree_snapshot(t, node))
 		return -ENOENT;
 	if (node_is_disk(real)) {
 		ret = tree_window(t, real, &w);
@@ -681,54 +440,4 @@ int tree_stat(struct tree *t, uint64_t node, struct stat *st)
 	}
 	set_times(t, node, st);
 	return 0;
-}
-
-/* ---- changes ---- */
-
-int tree_change_begin(struct tree *t, GPtrArray **snapshots)
-{
-	int ret;
-
-	co_mutex_lock(&t->opening);
-	ret = list_snapshots(t);
-	if (ret)
-		co_mutex_unlock(&t->opening);
-	else
-		*snapshots = t->snapshots;
-	return ret;
-}
-
-void tree_change_end(struct tree *t, enum tree_change change, unsigned index)
-{
-	if (change == TREE_REMOVED)
-		g_array_remove_index(t->numbers, index);
-	if (change == TREE_APPLIED)
-		tree_wrote(t);
-	else if (change != TREE_SAME)
-		drop_list(t);
-	co_mutex_unlock(&t->opening);
-}
-
-int tree_snapshot_index(struct tree *t, const char *name)
-{
-	void *index;
-
-	if (!g_hash_table_lookup_extended(t->snapshot_index, name, NULL, &index))
-		return -1;
-	return GPOINTER_TO_INT(index);
-}
-
-unsigned tree_snapshot_disk(struct tree *t, unsigned index)
-{
-	return DISK_SNAPSHOT_0 + g_array_index(t->numbers, unsigned, index);
-}
-
-bool tree_close_view(struct tree *t, unsigned disk)
-{
-	struct tree_view *v = g_hash_table_lookup(t->views, GUINT_TO_POINTER(disk));
-
-	if (v && v->users)
-		return false;
-	g_hash_table_remove(t->views, GUINT_TO_POINTER(disk));
-	return true;
 }

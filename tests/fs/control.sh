@@ -262,5 +262,5 @@ else: sys.exit('imgfs does not end')
 open('done', 'w').write('\n'.join(sorted(done)) + '\n')
 PY
 qemu-img check -q a.qcow2 || fail "check after a signal"
-qemu-img snapshot -l a.qcow2 | sed -n 's/^[0-9]* *\(k[^ ]*\) .*/\1/p' | sort >had
+qemu-img snapshot -l a.qcow2 | sed -n 's/^[0-9][0-9]* *\(k[^ ]*\) .*/\1/p' | sort >had
 [ -z "$(comm -23 done had)" ] || fail "snapshots are lost: $(comm -23 done had)"
