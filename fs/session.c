@@ -210,24 +210,6 @@ static void write_pid(struct session *s)
 	s->pidfile = -1;
 }
 
-static void say_ready(struct session *s)
-{
-	write_pid(s);
-	daemonize_ready();
-}
-
-/*
- * The kernel made the root before it knew anything of it, and with its write-back cache it takes no
- * size from us later unless it is told so.
- */
-static void announce_single_file(void *arg)
-{
-	struct session *s = arg;
-
-	resized_tell(s->workers[0].tree);
-	say_ready(s);
-}
-
 /* INIT was answered: the files are there. */
 static void announce(struct session *s)
 {
@@ -237,10 +219,8 @@ static void announce(struct session *s)
 	bdi_tune(s->options->mountpoint, session_is_writable(s));
 	if (session_is_writable(s))
 		resized_begin(s->mounted_at, s->look.single_file);
-	if (session_is_writable(s) && s->look.single_file)
-		worker_start_aside(worker_self(), announce_single_file, s);
-	else
-		say_ready(s);
+	write_pid(s);
+	daemonize_ready();
 }
 
 /* Receives one request and begins to answer it. */
@@ -477,8 +457,7 @@ static int detach_mount(void *arg)
  */
 static void take_leave(struct session *s)
 {
-	pool_run_blocking(detach_mount, s);
-	s->detached = true;
+	s->detached = pool_run_blocking(detach_mount, s) == 0;
 	control_finish();
 	kernel_settle();
 }
@@ -632,7 +611,7 @@ static bool mount_it(struct session *s, GError **error)
 	mounted = true;
 	if (session_is_writable(s)) {
 		s->mounted_at = g_canonicalize_filename(o->mountpoint, NULL);
-		kernel_begin(s->fuse);
+		kernel_begin(s->fuse, s->mounted_at, s->look.single_file);
 		if (s->look.single_file)
 			kernel_knows(FUSE_ROOT_ID);
 	}

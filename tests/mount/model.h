@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* tests/mount/model: a disk in memory, and the files that must read the same. See model.c. */
+#ifndef IMGFS_TESTS_MOUNT_MODEL_H
+#define IMGFS_TESTS_MOUNT_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SECTOR	      512u
+#define MAX_SNAPSHOTS 4
+#define MAX_WINDOWS   4
+
+/* One file of the mount: these bytes of the disk. The first one is the disk itself. */
+struct window {
+	const char *path;
+	uint64_t start, size; /* size 0: up to the end of the disk */
+	int fd, direct;	      /* -1: closed */
+	uint8_t *map;	      /* max_size bytes, or NULL */
+};
+
+struct snapshot {
+	char name[32];
+	uint8_t *bytes;
+	uint64_t size;
+};
+
+/* The disk as it must be. bytes has room for max_size; what lies behind size is zero. */
+extern uint8_t *bytes;
+extern uint64_t size, min_size, max_size;
+extern struct window windows[MAX_WINDOWS];
+extern unsigned window_count;
+extern struct snapshot snapshots[MAX_SNAPSHOTS];
+extern unsigned snapshot_count;
+extern const char *mount_dir;
+extern const char *exclude; /* words: operations that are not done */
+
+/* model.c */
+uint64_t rnd(uint64_t below);
+bool allowed(const char *word);
+void note(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Prints what was done last, and ends the program. */
+_Noreturn void wrong(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void same(const char *what, const uint8_t *got, const uint8_t *expect, uint64_t offset,
+	  uint64_t len);
+void windows_open(void);
+void windows_close(void);
+void verify_all(void);
+void set_size(uint64_t new_size);
+
+/* model-tree.c: snapshots and control files; each returns false when there is nothing to do. */
+bool snapshot_create(void);
+bool snapshot_delete(void);
+bool snapshot_rename(void);
+bool snapshot_apply(void);
+bool snapshot_read(void);
+bool control_size(void);
+bool control_commit(void);
+
+/* model-state.c: the model as files of a folder, for the next run and for who judges the image. */
+void state_load(const char *folder);
+void state_save(const char *folder);
+
+/* model-burst.c */
+void burst(void);
+
+#endif
