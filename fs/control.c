@@ -78,15 +78,15 @@ const char *control_name(unsigned index)
 /* ---- errors ---- */
 
 /*
- * The sentence of an error that a system call had ends with the system's words for it; these are
- * what a writer can tell apart.
+ * The sentence of an error that a system call had has the system's words for it, at or near its
+ * end; these are what a writer can tell apart.
  */
 static int errno_of_words(const char *sentence)
 {
 	static const int known[] = {ENOSPC, EFBIG, EDQUOT, ENOMEM, EACCES, EPERM, EROFS, EBUSY};
 
 	for (unsigned i = 0; i < G_N_ELEMENTS(known); i++)
-		if (g_str_has_suffix(sentence, g_strerror(known[i])))
+		if (g_strrstr(sentence, g_strerror(known[i])))
 			return known[i];
 	return EIO;
 }

@@ -12,6 +12,7 @@
 #include "fs/coherence.h"
 #include "fs/control.h"
 #include "fs/data.h"
+#include "fs/events.h"
 #include "fs/kernel.h"
 #include "fs/log.h"
 #include "fs/session.h"
@@ -80,8 +81,10 @@ static int resize(struct image *img, uint64_t size, int refusal)
 
 	if (img->cluster_size)
 		size += -size % SECTOR;
-	if (image_resize(img, size, NULL, &error))
+	if (image_resize(img, size, NULL, &error)) {
+		events_tell("resized", EVENT_NUMBER("size", img->size));
 		return 0;
+	}
 	if (g_error_matches(error, IMAGE_ERROR, IMAGE_ERROR_UNSUPPORTED))
 		return refusal;
 	log_message("%s: cannot make the disk %" G_GUINT64_FORMAT " bytes long: %s", img->filename,

@@ -264,3 +264,24 @@ PY
 qemu-img check -q a.qcow2 || fail "check after a signal"
 qemu-img snapshot -l a.qcow2 | sed -n 's/^[0-9][0-9]* *\(k[^ ]*\) .*/\1/p' | sort >had
 [ -z "$(comm -23 done had)" ] || fail "snapshots are lost: $(comm -23 done had)"
+
+# The host is full: said so, nothing is done by halves, and it goes on when there is room.
+if [ "$(id -u)" -eq 0 ]; then
+	mkdir small
+	mount -t tmpfs -o size=3M none small
+	cleanup_add umount -l "$SCRATCH/small"
+	qemu-img create -q -f qcow2 small/b.qcow2 64M
+	mount_imgfs -o rw small/b.qcow2 m
+	random_data 5 2000000 | dd of=m/disk.raw bs=64k conv=notrunc,fsync status=none
+	head -c 3M /dev/zero >small/fill 2>/dev/null || true
+	expect_status 1 mkdir m/snapshots/no
+	expect_output err "No space left on device"
+	expect_status 1 bash -c 'echo create no >m/control/snapshot'
+	expect_output err "No space left on device"
+	[ -z "$(ls m/snapshots)" ] || fail "half a snapshot"
+	rm small/fill
+	mkdir m/snapshots/yes
+	cmp -n 2000000 m/snapshots/yes/disk.raw <(random_data 5 2000000) || fail "the snapshot's disk"
+	unmount m
+	qemu-img check -q small/b.qcow2 || fail "check of what was on a full host"
+fi

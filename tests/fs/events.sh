@@ -111,6 +111,9 @@ assert len(lost) == 1 and len(got) - 1 + lost[0]['count'] == 600, (len(got), los
 assert got[0]['size'] == (16 << 20) + 512 * 20000
 write('resize', b'40M\n')
 assert bare(lines(a)) == [{'event': 'resized', 'size': 40 << 20}]
+# A program that makes the disk longer is one more way.
+os.truncate(mnt + '/disk.raw', 48 << 20)
+assert bare(lines(a)) == [{'event': 'resized', 'size': 48 << 20}]
 os.close(a)
 PY
 # Readers that wait do not keep a mount from ending: they read of the end, then the end.
