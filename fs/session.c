@@ -210,6 +210,24 @@ static void write_pid(struct session *s)
 	s->pidfile = -1;
 }
 
+static void say_ready(struct session *s)
+{
+	write_pid(s);
+	daemonize_ready();
+}
+
+/*
+ * The kernel made the root before it knew anything of it, and with its write-back cache it takes no
+ * size from us later unless it is told so.
+ */
+static void announce_single_file(void *arg)
+{
+	struct session *s = arg;
+
+	resized_tell(s->workers[0].tree);
+	say_ready(s);
+}
+
 /* INIT was answered: the files are there. */
 static void announce(struct session *s)
 {
@@ -219,8 +237,10 @@ static void announce(struct session *s)
 	bdi_tune(s->options->mountpoint, session_is_writable(s));
 	if (session_is_writable(s))
 		resized_begin(s->mounted_at, s->look.single_file);
-	write_pid(s);
-	daemonize_ready();
+	if (session_is_writable(s) && s->look.single_file)
+		worker_start_aside(worker_self(), announce_single_file, s);
+	else
+		say_ready(s);
 }
 
 /* Receives one request and begins to answer it. */
@@ -457,7 +477,8 @@ static int detach_mount(void *arg)
  */
 static void take_leave(struct session *s)
 {
-	s->detached = pool_run_blocking(detach_mount, s) == 0;
+	pool_run_blocking(detach_mount, s);
+	s->detached = true;
 	control_finish();
 	kernel_settle();
 }

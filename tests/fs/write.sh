@@ -137,3 +137,14 @@ EOF
 touch -d @1000000 holes/disk.raw
 [ "$(stat -c %Y holes/disk.raw)" -eq 1000000 ] || fail "touch"
 unmount holes
+
+# A regular file as mount point is the disk, with its size from the beginning.
+qemu-img create -q -f qcow2 single.qcow2 16M
+: >single
+mount_imgfs -o rw single.qcow2 "$SCRATCH/single"
+[ "$(stat -c %s single)" -eq $((16 << 20)) ] || fail "single file: $(stat -c %s single) bytes"
+random_data single $((16 << 20)) >single.raw
+dd if=single.raw of=single bs=64k conv=notrunc,fsync status=none
+cmp single single.raw
+unmount single
+qemu-img compare -q -f raw -F qcow2 single.raw single.qcow2 || fail "single file: contents"
