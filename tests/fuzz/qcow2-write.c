@@ -301,9 +301,14 @@ static void compare(const struct fuzz *z, struct image *img)
 	if (!z->model || z->faulty)
 		return;
 	now = g_malloc(z->size + 1);
-	if (img->size != z->size || image_read(img, 0, now, z->size) < 0 ||
-	    memcmp(now, z->model, z->size) != 0)
+	if (img->size != z->size || image_read(img, 0, now, z->size) < 0)
 		abort();
+	for (uint64_t i = 0; i < z->size; i++) {
+		if (now[i] == z->model[i])
+			continue;
+		trace("byte %" PRIu64 " is 0x%02x, not 0x%02x\n", i, now[i], z->model[i]);
+		abort();
+	}
 }
 
 static void judge(const struct fuzz *z, struct file *f)
