@@ -5,56 +5,42 @@ that are set. "--poke NAME flags=N" and "--poke NAME name=NEW" change an entry f
 import struct
 import sys
 
+import qcow2
+import qcow2_read
+
 OFFSET = 0x00FFFFFFFFFFFE00
 
 
-class Image:
-    def __init__(self, path):
-        with open(path, "rb") as f:
-            self.data = f.read()
-        self.cluster = 1 << self.word(">I", 20)
-        self.size = self.word(">Q", 24)
-        self.autoclear = self.word(">Q", 88)
-
-    def word(self, how, at):
-        return struct.unpack_from(how, self.data, at)[0]
-
+class Image(qcow2_read.Reader):
     def directory(self):
-        at = self.word(">I", 100)
-        while True:
-            kind, length = struct.unpack_from(">II", self.data, at)
-            if kind == 0:
-                return 0, 0
-            if kind == 0x23852875:
-                count, _, _, offset = struct.unpack_from(">IIQQ", self.data, at + 8)
-                return count, offset
-            at += 8 + (length + 7) // 8 * 8
+        count, _, _, offset = struct.unpack(">IIQQ", self.extensions.get(qcow2.EXT_BITMAPS, bytes(24)))
+        return count, offset
 
     def bitmaps(self):
         count, at = self.directory()
         for _ in range(count):
             table, entries, flags, kind, shift, name_len, extra = struct.unpack_from(
-                ">QIIBBHI", self.data, at)
+                ">QIIBBHI", self.file, at)
             assert kind == 1, kind
             name_at = at + 24 + extra
-            yield {"at": at, "name": self.data[name_at:name_at + name_len].decode(), "flags": flags,
+            yield {"at": at, "name": self.file[name_at:name_at + name_len].decode(), "flags": flags,
                    "shift": shift, "table": table, "entries": entries, "name_at": name_at}
-            at += (24 + extra + name_len + 7) // 8 * 8
+            at += qcow2.up(24 + extra + name_len, 8)
 
-    def bits(self, bitmap):
+    def bits_of(self, bitmap):
         whole = bytearray()
         for i in range(bitmap["entries"]):
-            entry = self.word(">Q", bitmap["table"] + 8 * i)
+            entry = self.word(bitmap["table"] + 8 * i)
             offset = entry & OFFSET
             if offset:
-                whole += self.data[offset:offset + self.cluster].ljust(self.cluster, b"\0")
+                whole += self.file[offset:offset + self.cluster].ljust(self.cluster, b"\0")
             else:
                 whole += bytes([0xFF if entry & 1 else 0]) * self.cluster
         return whole
 
     def ranges(self, bitmap):
         granule = 1 << bitmap["shift"]
-        bits, start, out = self.bits(bitmap), None, []
+        bits, start, out = self.bits_of(bitmap), None, []
         n = (self.size + granule - 1) // granule
         clusters = ((n + 7) // 8 + self.cluster - 1) // self.cluster
         if bitmap["entries"] != clusters:

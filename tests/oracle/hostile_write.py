@@ -48,7 +48,6 @@ COMMANDS = (
      "other"),
     ("create-over", ["create", "-f", "qcow2", "-b", "{}", "-F", "qcow2", "new.qcow2"], "same"),
 )
-NOT_YET = (b"not available in this version", b"Command not found", b"does not support resize")
 OUR_FILES = ("top.qcow2", "new.qcow2", "run.out", "run.err", "out.raw")
 
 
@@ -66,7 +65,7 @@ class Judge:
         self.unlimited, self.verbose = unlimited, verbose
         self.seconds = SECONDS * 3 if unlimited else SECONDS
         self.wrong = self.done = self.succeeded = 0
-        self.missing, self.slowest = set(), (0, "")
+        self.slowest = (0, "")
 
     def complain(self, case, command, what):
         self.wrong += 1
@@ -122,9 +121,6 @@ class Judge:
         before = {n: digest(n) for n in os.listdir(".") if n != case.file and n not in OUR_FILES}
         p = self.run(case, name, [w.replace("{}", case.file) for w in words])
         if p is None:
-            return
-        if any(w in p.stderr for w in NOT_YET):
-            self.missing.add(name)
             return
         self.succeeded += p.returncode == 0
         if p.returncode and name[:5] != "check" and b"imgtool: " not in p.stderr:
@@ -205,11 +201,9 @@ def main():
             if judge.verbose:
                 print("ok" if judge.wrong == before else "wrong", case.name, name, flush=True)
             os.chdir("..")
-    if judge.missing:
-        print("not in this version:", *sorted(judge.missing))
     print(f"{judge.done} commands, {judge.succeeded} succeeded, {judge.wrong} wrong, slowest "
           f"{judge.slowest[0]:.2f} s ({judge.slowest[1]})")
-    return 1 if judge.wrong or judge.missing or not judge.done else 0
+    return 1 if judge.wrong or not judge.succeeded else 0
 
 
 if __name__ == "__main__":
