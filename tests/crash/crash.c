@@ -87,7 +87,9 @@ struct scene {
 static void go(const char *dir)
 {
 	if (chdir(dir) != 0) {
-		fprintf(stderr, "%s: %s\n", dir, g_strerror(errno));
+		/* With "cut" or "..": somebody took the scratch folder away. */
+		fprintf(stderr, "cannot enter the scratch folder's %s: %s\n", dir,
+			g_strerror(errno));
 		exit(1);
 	}
 }
