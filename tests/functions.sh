@@ -96,6 +96,15 @@ poke() {
 	printf '%b' "$(sed 's/../\\x&/g' <<<"${3// /}")" |
 		dd of="$1" bs=1 seek=$(($2)) conv=notrunc status=none
 }
+# Whether the longer mode is wanted, which `make check` does without.
+long_mode() { [ -n "${IMGFS_LONG:-}" ]; }
+# some WORD...: all of them in the longer mode, else those that begin with + (without it).
+some() {
+	local word
+	for word in "$@"; do
+		if [[ $word = +* ]] || long_mode; then echo "${word#+}"; fi
+	done
+}
 oracle() { PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$IMGFS_SRCDIR/tests/oracle python3 -m "$@"; }
 
 # ---- judging
