@@ -33,6 +33,7 @@
 #include "fs/data.h"
 #include "fs/events.h"
 #include "fs/handles.h"
+#include "fs/handshake.h"
 #include "fs/kernel.h"
 #include "fs/log.h"
 #include "fs/open.h"
@@ -630,6 +631,8 @@ static bool mount_it(struct session *s, GError **error)
 	if (flags < 0 || fcntl(fuse_session_fd(s->fuse), F_SETFL, flags | O_NONBLOCK) < 0)
 		return mount_error(error, o, g_strerror(errno));
 	mounted = true;
+	if (session_is_writable(s) && (flags = handshake_watch(s->fuse)) < 0)
+		return mount_error(error, o, g_strerror(-flags));
 	if (session_is_writable(s)) {
 		s->mounted_at = g_canonicalize_filename(o->mountpoint, NULL);
 		kernel_begin(s->fuse, s->mounted_at, s->look.single_file);
