@@ -156,7 +156,8 @@ refused EBUSY "runs already" "base=base.qcow2"
 expect_output err "busy"
 expect_status 1 truncate -s 100M m/disk.raw
 expect_output m/control/status '"name": "commit"'
-! mount_status=$(imgtool info mid.qcow2 2>&1) || fail "the base is not locked: $mount_status"
+imgtool bench -w -c 1 mid.qcow2 >out 2>err && fail "the base is not locked: $(cat out)"
+expect_output err "is mounted on"
 random_data d 65536 | dd of=m/disk.raw bs=64k seek=9 conv=notrunc iflag=fullblock status=none
 random_data d 65536 | dd of=before bs=64k seek=9 conv=notrunc iflag=fullblock status=none
 echo cancel >m/control/commit
