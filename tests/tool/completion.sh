@@ -77,6 +77,11 @@ proposes "allow_other" -o allow_ot
 proposes "ro,max_threads=" -o ro,max
 proposes "fsname=" -o fsn
 proposes "" -o uid = 1
+proposes "unmap" -o discard = u
+proposes "off on" -o rw,detect_zeroes = o
+proposes "ignore unmap" -o discard =
+proposes "disk.qcow2" -o overlay = di
+proposes "none" -o rw,sync,cache = n
 proposes "raw" -F r
 proposes "--foreground --format" --fo
 proposes "disk.qcow2" di
