@@ -134,17 +134,20 @@ void kernel_changed(struct tree *t)
 static bool attributes_old;	/* the kernel may have some */
 static bool attributes_planned; /* a coroutine will see to them */
 
+void kernel_forget_attributes(uint64_t node)
+{
+	struct notice n = {.node = node, .offset = -1}; /* no pages */
+
+	notify(send_inval, &n);
+}
+
 static void forget_attributes(void)
 {
 	g_autoptr(GArray) nodes = known_now();
 
 	attributes_old = false;
-	for (guint i = 0; i < nodes->len; i++) {
-		/* A negative offset: no pages. */
-		struct notice n = {.node = g_array_index(nodes, uint64_t, i), .offset = -1};
-
-		notify(send_inval, &n);
-	}
+	for (guint i = 0; i < nodes->len; i++)
+		kernel_forget_attributes(g_array_index(nodes, uint64_t, i));
 }
 
 void kernel_attributes_now(void)

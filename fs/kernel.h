@@ -50,6 +50,8 @@ void kernel_changed(struct tree *t);
  */
 void kernel_attributes_later(void);
 void kernel_attributes_now(void);
+/* Of this file, whatever has changed. Yields. */
+void kernel_forget_attributes(uint64_t node);
 
 /*
  * An entry of a directory has come, gone, or stands for another node: its name and the listing are

@@ -18,6 +18,7 @@
 #include "fs/handles.h"
 #include "fs/kernel.h"
 #include "fs/log.h"
+#include "fs/overrun.h"
 #include "fs/receive.h"
 #include "fs/session.h"
 #include "fs/snapshot-dir.h"
@@ -83,8 +84,13 @@ static void run_getattr(struct call *c)
 		fuse_reply_attr(c->req, &st, attr_timeout(c->node));
 }
 
+/* fi: not stat(2), but a program that is about to write, or to read behind the end. */
 static void op_getattr(fuse_req_t req, fuse_ino_t node, struct fuse_file_info *fi)
 {
+	if (fi && overrun_refuses(node)) {
+		fuse_reply_err(req, EFBIG);
+		return;
+	}
 	call_start(call_new(req, run_getattr, node, NULL));
 }
 

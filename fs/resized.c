@@ -13,7 +13,8 @@
 #include "fs/log.h"
 #include "io/pool.h"
 
-static char *disk_path; /* NULL: not mounted, or not to be changed */
+static char *mounted_at; /* NULL: not mounted, or not to be changed */
+static bool is_one_file;
 static unsigned dev_major, dev_minor;
 
 /* From the kernel's memory: a plain stat would be a request to ourselves. */
@@ -32,13 +33,13 @@ void resized_begin(const char *mountpoint, bool single_file)
 		return;
 	dev_major = st.stx_dev_major;
 	dev_minor = st.stx_dev_minor;
-	disk_path =
-		single_file ? g_strdup(mountpoint) : g_build_filename(mountpoint, "disk.raw", NULL);
+	mounted_at = g_strdup(mountpoint);
+	is_one_file = single_file;
 }
 
 void resized_end(void)
 {
-	g_clear_pointer(&disk_path, g_free);
+	g_clear_pointer(&mounted_at, g_free);
 }
 
 /* Something else may have been mounted over us since: its files are not ours to cut. */
@@ -64,24 +65,51 @@ static int set_size(int fd, uint64_t size)
 	return truncate(path, (off_t)size) < 0 ? -errno : 0;
 }
 
+struct new_size {
+	char *path;
+	uint64_t size;
+};
+
 /* On a thread that may block, while the loop answers. */
 static int tell(void *arg)
 {
-	int ret, fd = open(disk_path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	const struct new_size *n = arg;
+	int ret, fd = open(n->path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 
 	if (fd < 0)
 		return -errno;
-	ret = set_size(fd, *(const uint64_t *)arg);
+	ret = set_size(fd, n->size);
 	close(fd);
 	return ret;
 }
 
+static char *path_of(uint64_t node)
+{
+	if (is_one_file)
+		return g_strdup(mounted_at);
+	if (node_is_partition(node))
+		return g_strdup_printf("%s/partitions/%u.raw", mounted_at,
+				       node_leaf(node) - LEAF_PARTITION_0);
+	return g_build_filename(mounted_at, "disk.raw", NULL);
+}
+
+void resized_tell_file(uint64_t node, uint64_t size)
+{
+	struct new_size n = {.size = size};
+	int ret;
+
+	if (!mounted_at)
+		return;
+	n.path = path_of(node);
+	ret = pool_run_blocking(tell, &n);
+	/* ENOENT, ENODEV: unmounted, or hidden by another mount. */
+	if (ret && ret != -ENOENT && ret != -ENODEV)
+		log_message("%s: the kernel cannot be told its new size: %s", n.path,
+			    g_strerror(-ret));
+	g_free(n.path);
+}
+
 void resized_tell(struct tree *t)
 {
-	uint64_t size = tree_image(t)->size;
-	int ret = disk_path ? pool_run_blocking(tell, &size) : 0;
-
-	if (ret)
-		log_message("%s: the kernel cannot be told its new size: %s", disk_path,
-			    g_strerror(-ret));
+	resized_tell_file(node_make(DISK_TOP, LEAF_DISK), tree_image(t)->size);
 }

@@ -20,5 +20,7 @@ void resized_end(void);
  * for anything but opening it. May yield; its request is answered meanwhile.
  */
 void resized_tell(struct tree *t);
+/* The same for any file that may be written to, where the kernel has a size that is wrong. */
+void resized_tell_file(uint64_t node, uint64_t size);
 
 #endif

@@ -15,6 +15,7 @@
 #include "fs/events.h"
 #include "fs/kernel.h"
 #include "fs/log.h"
+#include "fs/overrun.h"
 #include "fs/session.h"
 #include "fs/status.h"
 
@@ -133,6 +134,8 @@ static void run_write(struct call *c)
 	ret = make_room(&w, c->offset + c->size);
 	if (!ret)
 		ret = image_write(w.img, w.start + c->offset, c->data, c->size);
+	if (ret == -EFBIG)
+		overrun_note(c->node, w.size);
 	ret = told(&w, c->offset, c->size, "writing", ret);
 	changed(c, c->node);
 	coherence_after_write(c->node, c->offset, c->size);
