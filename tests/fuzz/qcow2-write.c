@@ -169,15 +169,21 @@ static int discard_some(struct fuzz *z)
 	return ret;
 }
 
-/* The disk is another one now. */
+/* The disk is another one now. Check does not decode, so a compressed cluster may be garbage: then
+ * there is no model. */
 static int read_model(struct fuzz *z)
 {
+	int ret;
+
 	g_clear_pointer(&z->model, g_free);
 	z->size = z->img->size;
 	if (!z->sound || z->size > MODEL_MAX)
 		return 0;
 	z->model = g_malloc(z->size + 1);
-	return image_read(z->img, 0, z->model, z->size);
+	ret = image_read(z->img, 0, z->model, z->size);
+	if (ret < 0)
+		g_clear_pointer(&z->model, g_free);
+	return ret;
 }
 
 static bool change_snapshots(struct fuzz *z)
@@ -339,9 +345,7 @@ static void change(struct fuzz *z, struct file *f)
 	z->img = fuzz_open(f, "qcow2", IMAGE_RDWR);
 	if (!z->img)
 		return;
-	/* Check does not decode: a compressed cluster may be garbage. */
-	if (read_model(z) < 0)
-		g_clear_pointer(&z->model, g_free);
+	read_model(z);
 	for (unsigned i = 0; i < STEPS; i++) {
 		if (!step(z) && z->sound && !z->faulty && below(z, 2))
 			break; /* refused: too small for a table, or not there */
