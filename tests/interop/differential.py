@@ -29,6 +29,7 @@ KNOWN = {
     "shrink-zeroes": "a disk that is made shorter and longer again ends with zeroes; in qemu-img's the old bytes come back inside a cluster",
     "grow-v2": "an image of version 2 above a longer backing file grows, with zeroes; qemu-img refuses",
     "resize-longer-file": "resize with falloc or full works where the file is longer than its clusters; qemu-img refuses, and the sequence ends",
+    "one-bit-counts": "which clusters have two users depends on which were written anew, for instance at the end of a disk that grows",
     "failed-amend": "a refused amend changes nothing; qemu-img does some of the changes and then refuses another",
     "amend-slow": "qemu-img takes minutes to give an image of large clusters refcounts of another width",
     "measure-compat": "measure takes compat=v2 and v3, which qemu-img only takes when it creates",
@@ -71,6 +72,8 @@ class Image:
         self.placed_by_us = False  # since it was written by more than qemu-io
         self.from_dd = False
         self.cut = False           # inside a cluster
+        self.one_bit = self.options.get("refcount_bits") == "1"
+        self.was_resized = False
         self.resized = False       # since it has snapshots
         self.v2 = self.options.get("compat") in ("0.10", "v2")
 
@@ -237,6 +240,8 @@ class Maker:
             return None
         how = self.r.random()
         if how < .45 or not img.snapshots:
+            if img.one_bit and img.was_resized:  # KNOWN one-bit-counts
+                return None
             name = f"s{self.r.randrange(4)}"
             img.snapshots.append(name)
             return "img", ["snapshot", "-c", name, img.name], [img.name]
@@ -257,7 +262,7 @@ class Maker:
             return None
         words = ["resize", "-f", img.fmt]
         before = img.size
-        img.resized = bool(img.snapshots)
+        img.resized, img.was_resized = bool(img.snapshots), True
         kind = self.r.random()
         size = self.size(img.cluster <= 1024)
         if kind < .4:
@@ -287,13 +292,15 @@ class Maker:
                            {"compat": "1.1", "lazy_refcounts": "on"}, {"compat": "0.10", "refcount_bits": "16"}])
         if "refcount_bits" in o and img.cluster > 65536:  # KNOWN amend-slow
             return None
-        if o.get("refcount_bits") == "1" and img.placed_by_us:  # KNOWN dd-zeroes
-            return None
+        if o.get("refcount_bits") == "1":
+            if img.placed_by_us or (img.was_resized and img.snapshots):  # KNOWN dd-zeroes, one-bit-counts
+                return None
+            img.one_bit = True
         if "size" in o:
             if not self.may_change(img) or not self.may_grow(img):
                 return None
             img.size += 65536
-            img.resized = bool(img.snapshots)
+            img.resized, img.was_resized = bool(img.snapshots), True
         if o.get("compat") == "0.10" and img.bitmaps:  # KNOWN downgrade-bitmaps
             return None
         img.v2 = o.get("compat", img.v2) in (True, "0.10")
@@ -462,7 +469,8 @@ class Maker:
             words += self.r.choice([["-p"], ["-q"], ["-t", "writethrough"], ["-r", "1G"]])
         touched = [img.name] + [i.name for i in chain[:1]]
         for i in [img] + chain:
-            i.placed_by_us = True
+            i.placed_by_us = i.was_resized = True
+            i.resized = i.resized or bool(i.snapshots)
         if len(chain) > 1 and self.chance(.4):
             base = self.r.choice(chain)
             words += ["-b", base.name]
