@@ -7,27 +7,23 @@
 #include <string.h>
 
 #include "fs/handles.h"
-#include "fs/kernel-internal.h"
 #include "fs/log.h"
 #include "fs/session.h"
-#include "image/image.h"
 #include "io/co.h"
 #include "io/pool.h"
 
 static struct fuse_session *session;
 static GArray *known; /* of uint64_t: nodes of disk.raw and partitions */
 
-void kernel_begin(struct fuse_session *fuse, const char *mounted_at, bool single_file)
+void kernel_begin(struct fuse_session *fuse)
 {
 	session = fuse;
-	kernel_size_begin(mounted_at, single_file);
 	known = g_array_new(FALSE, FALSE, sizeof(uint64_t));
 }
 
 void kernel_end(void)
 {
 	session = NULL;
-	kernel_size_end();
 	g_clear_pointer(&known, g_array_unref);
 }
 
@@ -122,7 +118,6 @@ void kernel_changed(struct tree *t)
 {
 	g_autoptr(GArray) nodes = known_now();
 
-	kernel_size_changed(tree_image(t)->size);
 	for (guint i = 0; i < nodes->len; i++)
 		drop(g_array_index(nodes, uint64_t, i), 0, UINT64_MAX);
 }

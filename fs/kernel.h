@@ -17,8 +17,8 @@
 #include "fs/fuse.h"
 #include "fs/tree.h"
 
-/* From now on, until kernel_end, calls reach the kernel. single_file: mounted_at is the disk. */
-void kernel_begin(struct fuse_session *fuse, const char *mounted_at, bool single_file);
+/* From now on, until kernel_end, calls reach the kernel. */
+void kernel_begin(struct fuse_session *fuse);
 void kernel_end(void);
 
 /* The kernel has learnt of this disk, partition or layer: a lookup was answered. Does not yield. */

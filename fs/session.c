@@ -635,7 +635,7 @@ static bool mount_it(struct session *s, GError **error)
 		return mount_error(error, o, g_strerror(-flags));
 	if (session_is_writable(s)) {
 		s->mounted_at = g_canonicalize_filename(o->mountpoint, NULL);
-		kernel_begin(s->fuse, s->mounted_at, s->look.single_file);
+		kernel_begin(s->fuse);
 		if (s->look.single_file)
 			kernel_knows(FUSE_ROOT_ID);
 	}
