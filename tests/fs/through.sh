@@ -150,15 +150,17 @@ expect_status 0 imgtool info disk.qcow2
 expect_output err "$PWD/m2"
 
 # ---- a mount that does not answer is not waited for, and named
-pid=$(imgfs_pids "$PWD/m2")
 unmount m2
 mount_imgfs -o rw disk.qcow2 m2
-pid=$(imgfs_pids "$PWD/m2")
-kill -STOP "$pid"
-cleanup_add kill -CONT "$pid"
-expect_status 1 timeout 10 imgtool info disk.qcow2
-expect_output err "'$PWD/m2', which does not answer"
-kill -CONT "$pid"
+# A leak check at exit would wait for the thread that asks.
+if ! sanitized imgtool; then
+	pid=$(imgfs_pids "$PWD/m2")
+	kill -STOP "$pid"
+	cleanup_add kill -CONT "$pid"
+	expect_status 1 timeout -k 5 10 imgtool info disk.qcow2
+	expect_output err "'$PWD/m2', which does not answer"
+	kill -CONT "$pid"
+fi
 expect_status 0 imgtool info disk.qcow2
 unmount m2
 
