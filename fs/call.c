@@ -15,8 +15,10 @@ static void call_main(void *arg)
 	struct call *c = arg;
 
 	c->run(c);
-	if (c->buffer)
+	if (c->buffer) {
 		receive_buffer_put(c->buffer);
+		c->worker->kept_bytes -= c->size;
+	}
 	g_free(c);
 }
 
@@ -42,6 +44,7 @@ void call_start(struct call *c)
 void call_keep_buffer(struct call *c)
 {
 	c->buffer = g_steal_pointer(&c->worker->buffer);
+	c->worker->kept_bytes += c->size;
 }
 
 void call_error(struct call *c, int err)

@@ -58,6 +58,13 @@ static int send_name(void *arg)
 	return fuse_lowlevel_notify_inval_entry(session, n->node, n->name, strlen(n->name));
 }
 
+static void log_failure(int ret)
+{
+	/* ENOENT: the kernel has forgotten it, so there is nothing to drop. */
+	if (ret && ret != -ENOENT && ret != -ENODEV && ret != -ENOTCONN)
+		log_message("telling the kernel of a change: %s", g_strerror(-ret));
+}
+
 static void notify(int (*send)(void *arg), struct notice *n)
 {
 	struct worker *w = worker_self();
@@ -68,9 +75,7 @@ static void notify(int (*send)(void *arg), struct notice *n)
 	worker_waits_for_kernel(w);
 	ret = pool_run_blocking(send, n);
 	worker_goes_on(w);
-	/* ENOENT: the kernel has forgotten it, so there is nothing to drop. */
-	if (ret && ret != -ENOENT && ret != -ENODEV && ret != -ENOTCONN)
-		log_message("telling the kernel of a change: %s", g_strerror(-ret));
+	log_failure(ret);
 }
 
 static void drop(uint64_t node, uint64_t offset, uint64_t len)
@@ -133,7 +138,9 @@ void kernel_forget_attributes(uint64_t node)
 {
 	struct notice n = {.node = node, .offset = -1}; /* no pages */
 
-	notify(send_inval, &n);
+	/* Nothing that this waits for needs a request to be answered: the limits stay. */
+	if (session)
+		log_failure(pool_run_blocking(send_inval, &n));
 }
 
 static void forget_attributes(void)

@@ -47,8 +47,9 @@
 #include "io/loop.h"
 #include "io/pool.h"
 
-#define IN_FLIGHT_MAX	64	/* requests of one loop that wait for I/O */
-#define STOP_PAUSE	1000000 /* nanoseconds between looks for requests at the end */
+#define IN_FLIGHT_MAX	64	   /* requests of one loop that wait for I/O */
+#define KEPT_BYTES_MAX	(4u << 20) /* of writes: more would only leave the processors' caches */
+#define STOP_PAUSE	1000000	   /* nanoseconds between looks for requests at the end */
 #define THREADS_DEFAULT 4
 
 enum go { GO_WAIT, GO_SERVE, GO_HOME };
@@ -153,7 +154,7 @@ static void wait_for_change(struct worker *w)
 /* Until there is room for one more request in flight. */
 static void wait_for_room(struct worker *w)
 {
-	while (w->in_flight >= IN_FLIGHT_MAX && !w->unlimited)
+	while ((w->in_flight >= IN_FLIGHT_MAX || w->kept_bytes >= KEPT_BYTES_MAX) && !w->unlimited)
 		wait_for_change(w);
 }
 

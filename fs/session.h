@@ -31,7 +31,8 @@ struct worker {
 	unsigned unlimited; /* calls of worker_lift_limit that stand */
 	bool serving;	    /* a stop will be posted; session.lock */
 	bool stop;
-	void *buffer; /* of the request that is received next; taken by call_keep_buffer */
+	size_t kept_bytes; /* of the writes that are in flight */
+	void *buffer;	   /* of the request that is received next; taken by call_keep_buffer */
 };
 
 /*

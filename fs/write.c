@@ -151,9 +151,9 @@ void write_op_write(fuse_req_t req, fuse_ino_t node, const char *data, size_t si
 {
 	struct call *c = call_new(req, run_write, node, NULL);
 
-	call_keep_buffer(c);
 	c->data = data;
 	c->size = size;
+	call_keep_buffer(c);
 	c->offset = (uint64_t)offset;
 	call_start(c);
 }
