@@ -196,7 +196,14 @@ unmount() {
 	local at pids i
 	at=$(realpath "$1")
 	pids=$(imgfs_pids "$at")
-	fusermount3 -u "$at" || fail "cannot unmount $at"
+	# losetup -d returns before the kernel has let go of the file.
+	for ((i = 0; i < 40; i++)); do
+		fusermount3 -u "$at" 2>unmount.err && break
+		grep -q busy unmount.err || break
+		sleep 0.05
+	done
+	! mountpoint -q "$at" || fail "cannot unmount $at: $(cat unmount.err)"
+	rm -f unmount.err
 	for ((i = 0; i < 100; i++)); do
 		# shellcheck disable=SC2086
 		runs $pids || return 0
