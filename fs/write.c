@@ -255,12 +255,36 @@ void write_op_setattr(fuse_req_t req, fuse_ino_t node, const struct stat *attr, 
 
 /* ---- fallocate ---- */
 
+/*
+ * What is a hole stays one: to write zeroes into it would make tables for nothing, and mkfs
+ * discards whole disks. Space that is kept for zeroes is given up.
+ */
+static int punch(struct image *img, uint64_t at, uint64_t len)
+{
+	int ret = 0;
+
+	while (!ret && len > 0) {
+		struct extent e;
+		uint64_t n;
+
+		ret = image_map_run(img, at, len, NULL, &e);
+		if (ret)
+			return ret;
+		n = e.start + e.len - at;
+		if (!extent_is_zero(&e) || (e.flags & EXTENT_HAS_HOST))
+			ret = image_write_zeroes(img, at, n, true);
+		at += n;
+		len -= n;
+	}
+	return ret;
+}
+
 static int change_space(struct window *w, int mode, uint64_t offset, uint64_t len)
 {
 	uint64_t at = w->start + offset;
 
 	if (mode & FALLOC_FL_PUNCH_HOLE)
-		return image_write_zeroes(w->img, at, len, true);
+		return punch(w->img, at, len);
 	if (mode & FALLOC_FL_ZERO_RANGE)
 		return image_write_zeroes(w->img, at, len, false);
 	return image_allocate(w->img, at, len);
