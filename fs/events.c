@@ -252,8 +252,11 @@ void events_end(void)
 {
 	static const struct event_row none;
 
-	if (!__atomic_exchange_n(&ending, true, __ATOMIC_ACQ_REL))
-		events_tell_rows("unmount", &none);
+	/* The first loop that ends does it all: another one must not answer before the event is
+	 * there. */
+	if (__atomic_exchange_n(&ending, true, __ATOMIC_ACQ_REL))
+		return;
+	events_tell_rows("unmount", &none);
 	g_mutex_lock(&lock);
 	ended = true;
 	for (GList *l = readers.head; l; l = l->next) {
