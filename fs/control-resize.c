@@ -55,7 +55,11 @@ int control_resize_command(struct tree *t, struct control_open *o, char *line, G
 {
 	bool may_shrink = take_shrink(&line);
 	struct size_change change;
-	uint64_t size, old = tree_image(t)->size;
+	uint64_t size, old;
+
+	/* What was written behind the end, and the kernel still keeps, makes the disk longer. */
+	kernel_settle();
+	old = tree_image(t)->size;
 
 	if (!units_parse_change(line, &change, error) ||
 	    !units_apply_change(&change, old, &size, error))
