@@ -34,7 +34,8 @@ unsigned image_find_layer(struct image *top, const char *name)
 
 struct commit {
 	const struct commit_job *job;
-	uint64_t total;
+	uint64_t total, before; /* before: bytes of this total that earlier copies did */
+	bool locked;		/* the top's disk is ours alone */
 };
 
 static void copied(void *arg, uint64_t done)
@@ -42,7 +43,7 @@ static void copied(void *arg, uint64_t done)
 	const struct commit *c = arg;
 
 	if (c->job->progress)
-		c->job->progress(c->job->arg, done, c->total);
+		c->job->progress(c->job->arg, c->before + done, c->total);
 }
 
 static bool cancelled(void *arg)
@@ -170,59 +171,37 @@ static uint64_t count_changes(const struct bitmap *b)
 	return total;
 }
 
-struct round {
-	struct commit c;
-	bool locked;
-	uint64_t done;
-};
-
-static void round_progress(void *arg, uint64_t done)
+static bool copy_range(struct commit *c, uint64_t start, uint64_t len, GError **error)
 {
-	const struct round *r = arg;
-
-	copied((void *)&r->c, r->done + done);
-}
-
-static bool round_cancelled(void *arg)
-{
-	const struct round *r = arg;
-
-	return cancelled((void *)&r->c);
-}
-
-static bool copy_range(struct round *r, uint64_t start, uint64_t len, GError **error)
-{
-	const struct commit_job *job = r->c.job;
+	const struct commit_job *job = c->job;
 	struct copy_job copy = copy_of(job);
 
 	copy.start = copy.target_start = start;
 	copy.len = len;
 	copy.live = true;
-	copy.locked = r->locked;
+	copy.locked = c->locked;
 	/* Who waits for the end of it shall not wait for the rate too. */
-	copy.throttle = r->locked ? NULL : job->throttle;
-	copy.progress = round_progress;
-	copy.cancelled = round_cancelled;
-	copy.arg = r;
+	copy.throttle = c->locked ? NULL : job->throttle;
+	copy.arg = c;
 	if (!image_copy(&copy, error))
 		return false;
-	r->done += len;
+	c->before += len;
 	return true;
 }
 
 /* What was marked, widened to the base's clusters so that it never has to fill one. */
-static bool copy_changes(struct round *r, const struct bitmap *b, GError **error)
+static bool copy_changes(struct commit *c, const struct bitmap *b, GError **error)
 {
-	const struct commit_job *job = r->c.job;
+	const struct commit_job *job = c->job;
 	uint64_t grain = MAX(job->base->cluster_size, 1), size = job->top->size, len;
 
-	r->done = 0;
-	r->c.total = MAX(count_changes(b), 1);
+	c->before = 0;
+	c->total = MAX(count_changes(b), 1);
 	for (uint64_t at = 0; bitmap_next(b, &at, &len); at += len) {
 		uint64_t start = at - at % grain, end = MIN(at + len, size);
 
 		end = MIN(end + (grain - end % grain) % grain, size);
-		if (start < end && !copy_range(r, start, end - start, error))
+		if (start < end && !copy_range(c, start, end - start, error))
 			return false;
 	}
 	return true;
@@ -246,20 +225,20 @@ static bool no_memory(const struct image *top, GError **error)
 	return false;
 }
 
-static bool copy_rounds(struct round *r, GError **error)
+static bool copy_rounds(struct commit *c, GError **error)
 {
-	const struct commit_job *job = r->c.job;
+	const struct commit_job *job = c->job;
 	bool ok;
 
-	r->c.total = MAX(job->top->size, 1);
-	ok = copy_range(r, 0, job->top->size, error);
+	c->total = MAX(job->top->size, 1);
+	ok = copy_range(c, 0, job->top->size, error);
 	for (unsigned n = 0; ok && n < ROUNDS_MAX && count_changes(job->top->core->changes) > FEW;
 	     n++) {
 		struct bitmap *marks = take_changes(job->top);
 
 		if (!marks)
 			return no_memory(job->top, error);
-		ok = copy_changes(r, marks, error);
+		ok = copy_changes(c, marks, error);
 		bitmap_free(marks);
 	}
 	/* Most of it is durable before anybody waits. */
@@ -267,18 +246,18 @@ static bool copy_rounds(struct round *r, GError **error)
 }
 
 /* With all of the top for ourselves. */
-static bool finish_locked(struct round *r, GError **error)
+static bool finish_locked(struct commit *c, GError **error)
 {
-	const struct commit_job *job = r->c.job;
+	const struct commit_job *job = c->job;
 
-	r->locked = true;
-	return copy_changes(r, job->top->core->changes, error) && control_flush(job->base, error) &&
+	c->locked = true;
+	return copy_changes(c, job->top->core->changes, error) && control_flush(job->base, error) &&
 	       (!job->empty || control_empty(job->top, error));
 }
 
 static bool commit_marked(const struct commit_job *job, GError **error)
 {
-	struct round r = {.c = {.job = job}};
+	struct commit c = {.job = job};
 	struct range all;
 	bool ok;
 
@@ -286,17 +265,16 @@ static bool commit_marked(const struct commit_job *job, GError **error)
 		return false;
 	if (job->begun)
 		job->begun(job->arg);
-	if (!copy_rounds(&r, error))
+	if (!copy_rounds(&c, error))
 		return false;
 	range_lock(&job->top->core->ranges, &all, 0, UINT64_MAX, true);
-	ok = finish_locked(&r, error);
+	ok = finish_locked(&c, error);
 	range_unlock(&job->top->core->ranges, &all);
 	return ok;
 }
 
 static bool commit_live(const struct commit_job *job, GError **error)
 {
-	GError *later = NULL;
 	bool ok;
 
 	if (!may_commit(job, error))
@@ -310,8 +288,7 @@ static bool commit_live(const struct commit_job *job, GError **error)
 		ok = commit_marked(job, error);
 		guard_readers(job, false);
 		/* Its flush is no news: what the top gave up was flushed before. */
-		if (!image_set_writable(job->base, false, &later))
-			g_clear_error(&later);
+		image_set_writable(job->base, false, NULL);
 	}
 	g_clear_pointer(&job->top->core->changes, bitmap_free);
 	return ok;
