@@ -587,12 +587,9 @@ int main(int argc, char **argv)
 	struct crash_options o = {.cuts = 8, .seeds = 6, .ask_qemu = 10};
 	struct crash_counts counts = {0};
 
-	crash_options_parse(&o, argc, argv);
 	image_set_formats(formats_table);
-	if (!have_qemu()) {
-		printf("SKIP: needs qemu-img and qemu-io\n");
+	if (!crash_begin(&o, argc, argv))
 		return 77;
-	}
 	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
 		struct cutting c = {.c = &cases[i],
 				    .top = cases[i].top ? cases[i].top : "disk.qcow2"};

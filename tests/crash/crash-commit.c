@@ -201,22 +201,6 @@ static int run(void *arg, struct record_log *log)
 
 /* ---- what a cut leaves ----------------------------------------------------------------------- */
 
-static bool same(const struct disk *a, const char *name, const char *snapshot, const char *when,
-		 GError **error)
-{
-	struct disk b = {0};
-	uint64_t where = 0;
-	bool ok = disk_read(name, snapshot, &b, error);
-
-	if (ok && !disk_equal(a, &b, &where)) {
-		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
-			    "%s differs from byte %zu on, %s", name, (size_t)where, when);
-		ok = false;
-	}
-	disk_clear(&b);
-	return ok;
-}
-
 struct again {
 	const struct kind *kind;
 	GError **error;
@@ -253,7 +237,7 @@ static bool repaired(const struct cutting *c, const struct disk *d, GError **err
 	bool raw = g_str_has_suffix(c->kind->base, ".raw");
 
 	return judge_repair(TOP, error) && (raw || judge_repair(c->kind->base, error)) &&
-	       same(d, TOP, NULL, "after the repair", error);
+	       disk_same(d, TOP, NULL, "after the repair", error);
 }
 
 static bool finished(const struct cutting *c, const struct disk *d, GError **error)
@@ -261,11 +245,11 @@ static bool finished(const struct cutting *c, const struct disk *d, GError **err
 	struct again a = {c->kind, error};
 
 	return run_in_loop(commit_again, &a) == 0 &&
-	       same(d, TOP, NULL, "after the second commit", error) &&
-	       same(d, c->kind->base, NULL, "after the second commit", error) &&
+	       disk_same(d, TOP, NULL, "after the second commit", error) &&
+	       disk_same(d, c->kind->base, NULL, "after the second commit", error) &&
 	       both_sound(c, false, error) &&
 	       (!c->kind->snapshot ||
-		same(&c->snapshot, c->kind->base, c->kind->snapshot, "at the end", error));
+		disk_same(&c->snapshot, c->kind->base, c->kind->snapshot, "at the end", error));
 }
 
 static bool judge(void *arg, const struct cut *cut, GError **error)
@@ -280,7 +264,7 @@ static bool judge(void *arg, const struct cut *cut, GError **error)
 		ok = repaired(c, &d, error);
 	if (ok && cut->number % 3 == 2)
 		ok = guest_goes_on(TOP, cut->seed + 1, &d, error) &&
-		     same(&d, TOP, NULL, "after more writes", error);
+		     disk_same(&d, TOP, NULL, "after more writes", error);
 	ok = ok && finished(c, &d, error);
 	disk_clear(&d);
 	return ok;
@@ -291,12 +275,9 @@ int main(int argc, char **argv)
 	struct crash_options o = {.cuts = 12, .seeds = 4, .ask_qemu = 12};
 	struct crash_counts counts = {0};
 
-	crash_options_parse(&o, argc, argv);
 	image_set_formats(formats_table);
-	if (!have_qemu()) {
-		printf("SKIP: needs qemu-img and qemu-io\n");
+	if (!crash_begin(&o, argc, argv))
 		return 77;
-	}
 	for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
 		for (uint64_t seed = 1; seed <= (o.cuts ? 2 : 6); seed++) {
 			g_autofree char *name =

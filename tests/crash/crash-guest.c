@@ -184,23 +184,6 @@ static int run(void *arg, struct record_log *log)
 	return run_in_loop(work, &w);
 }
 
-static bool same(const struct disk *a, const char *name, const char *snapshot, const char *when,
-		 GError **error)
-{
-	struct disk b = {0};
-	uint64_t where = 0;
-	bool ok = disk_read(name, snapshot, &b, error);
-
-	if (ok && !disk_equal(a, &b, &where)) {
-		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED,
-			    "%s differs from byte %zu on, %s", snapshot ? snapshot : "the disk",
-			    (size_t)where, when);
-		ok = false;
-	}
-	disk_clear(&b);
-	return ok;
-}
-
 /* They are in use as soon as something is written, and true again once the image is closed. */
 static bool bitmaps_true(struct cutting *c, const struct cut *cut, const struct disk *d,
 			 GError **error)
@@ -228,13 +211,14 @@ static bool judge_qcow2(struct cutting *c, const struct cut *cut, struct disk *d
 		return false;
 	/* Either it is repaired, or nobody notices and the guest goes on, or both. */
 	if (cut->number % 3 != 1 &&
-	    (!judge_repair(name, error) || !same(d, name, NULL, "after the repair", error)))
+	    (!judge_repair(name, error) || !disk_same(d, name, NULL, "after the repair", error)))
 		return false;
 	if (cut->number % 3 != 0 &&
 	    (!guest_goes_on(name, cut->seed + 1, d, error) || !judge_check(name, error) ||
-	     !same(d, name, NULL, "after more writes", error) || !bitmaps_true(c, cut, d, error)))
+	     !disk_same(d, name, NULL, "after more writes", error) ||
+	     !bitmaps_true(c, cut, d, error)))
 		return false;
-	return !c->kind->snapshot || same(&c->snapshot, name, "s", "at the end", error);
+	return !c->kind->snapshot || disk_same(&c->snapshot, name, "s", "at the end", error);
 }
 
 static bool judge(void *arg, const struct cut *cut, GError **error)
@@ -321,12 +305,9 @@ int main(int argc, char **argv)
 	struct crash_options o = {.cuts = 8, .seeds = 6, .ask_qemu = 10};
 	struct crash_counts counts = {0};
 
-	crash_options_parse(&o, argc, argv);
 	image_set_formats(formats_table);
-	if (!have_qemu()) {
-		printf("SKIP: needs qemu-img and qemu-io\n");
+	if (!crash_begin(&o, argc, argv))
 		return 77;
-	}
 	for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
 		/* Odd seeds have several operations under way at a time. */
 		for (uint64_t seed = 1; seed <= (o.cuts ? 2 : 4); seed++) {

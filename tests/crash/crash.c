@@ -72,6 +72,14 @@ void crash_options_parse(struct crash_options *o, int argc, char **argv)
 	memory_keep_large_buffers();
 }
 
+bool crash_begin(struct crash_options *o, int argc, char **argv)
+{
+	crash_options_parse(o, argc, argv);
+	if (!have_qemu())
+		printf("SKIP: needs qemu-img and qemu-io\n");
+	return have_qemu();
+}
+
 /* ---- one plan -------------------------------------------------------------------------------- */
 
 struct scene {

@@ -44,6 +44,9 @@ struct crash_options {
 /* Fills in what the command line says; ends the program on a mistake. */
 void crash_options_parse(struct crash_options *o, int argc, char **argv);
 
+/* The same, for what qemu-img judges too: false, and why is printed, where it is missing. */
+bool crash_begin(struct crash_options *o, int argc, char **argv);
+
 struct crash_counts {
 	unsigned plans, cuts, lossy, asked, failures;
 };
@@ -68,6 +71,9 @@ void disk_clear(struct disk *d);
 bool disk_read(const char *name, const char *snapshot, struct disk *d, GError **error);
 /* Same size and bytes? *where: the first that differs. */
 bool disk_equal(const struct disk *a, const struct disk *b, uint64_t *where);
+/* Is what disk_read gives equal to a? `when` is for the sentence. */
+bool disk_same(const struct disk *a, const char *name, const char *snapshot, const char *when,
+	       GError **error);
 /* Names of the snapshots, NULL-terminated. NULL and *error. */
 char **disk_snapshots(const char *name, GError **error);
 

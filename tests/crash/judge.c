@@ -155,6 +155,22 @@ bool disk_equal(const struct disk *a, const struct disk *b, uint64_t *where)
 	return false;
 }
 
+bool disk_same(const struct disk *a, const char *name, const char *snapshot, const char *when,
+	       GError **error)
+{
+	struct disk b = {0};
+	uint64_t where = 0;
+	bool ok = disk_read(name, snapshot, &b, error);
+
+	if (ok && !disk_equal(a, &b, &where)) {
+		fail(error, "%s differs from byte %zu on, %s", snapshot ? snapshot : name,
+		     (size_t)where, when);
+		ok = false;
+	}
+	disk_clear(&b);
+	return ok;
+}
+
 static int list_snapshots(void *arg)
 {
 	struct look *l = arg;
