@@ -55,26 +55,31 @@ static int find(struct tree *t, GPtrArray *list, const struct snapshot_change *c
 			: image_find_snapshot(list, c->name, NULL);
 }
 
+static const char *name_at(GPtrArray *list, int index)
+{
+	return ((struct snapshot *)g_ptr_array_index(list, index))->name;
+}
+
+/* By its name alone; -1: none has it. */
+static int find_name(GPtrArray *list, const char *name)
+{
+	for (int i = 0; i < (int)list->len; i++)
+		if (!strcmp(name_at(list, i), name))
+			return i;
+	return -1;
+}
+
 /* Deleting looks for names before IDs, as imgtool does: what is deleted is what was named. */
 static int find_for_delete(struct tree *t, GPtrArray *list, const struct snapshot_change *c)
 {
-	for (guint i = 0; !c->shown && i < list->len; i++)
-		if (!strcmp(((struct snapshot *)g_ptr_array_index(list, i))->name, c->name))
-			return (int)i;
-	return find(t, list, c);
+	int index = c->shown ? -1 : find_name(list, c->name);
+
+	return index >= 0 ? index : find(t, list, c);
 }
 
 static int no_such(const struct snapshot_change *c, GError **error)
 {
 	return control_refuse(error, ENOENT, "there is no snapshot '%s'", c->name);
-}
-
-static bool has_name(GPtrArray *list, const char *name)
-{
-	for (guint i = 0; i < list->len; i++)
-		if (!strcmp(((struct snapshot *)g_ptr_array_index(list, i))->name, name))
-			return true;
-	return false;
 }
 
 int snapshot_create(struct tree *t, void *arg, GError **error)
@@ -88,7 +93,7 @@ int snapshot_create(struct tree *t, void *arg, GError **error)
 	ret = tree_change_begin(t, &list);
 	if (ret)
 		return cannot_list(t, ret, error);
-	if (has_name(list, c->name))
+	if (find_name(list, c->name) >= 0)
 		ret = control_refuse(error, EEXIST, "there is a snapshot '%s' already", c->name);
 	else if (!image_snapshot_create(tree_image(t), c->name, error))
 		ret = errno_of(error);
@@ -118,7 +123,7 @@ int snapshot_delete(struct tree *t, void *arg, GError **error)
 	if (index < 0) {
 		ret = no_such(c, error);
 	} else {
-		name = g_strdup(((struct snapshot *)g_ptr_array_index(list, index))->name);
+		name = g_strdup(name_at(list, index));
 		if (bar_disk(tree_snapshot_disk(t, (unsigned)index), false)) {
 			ret = delete_barred(t, (unsigned)index, name, error);
 			handles_unbar();
@@ -144,11 +149,11 @@ int snapshot_rename(struct tree *t, void *arg, GError **error)
 	index = find(t, list, c);
 	if (index < 0) {
 		ret = no_such(c, error);
-	} else if (has_name(list, c->new_name)) {
+	} else if (find_name(list, c->new_name) >= 0) {
 		ret = control_refuse(error, EEXIST, "there is a snapshot '%s' already",
 				     c->new_name);
 	} else {
-		name = g_strdup(((struct snapshot *)g_ptr_array_index(list, index))->name);
+		name = g_strdup(name_at(list, index));
 		if (!image_snapshot_rename(tree_image(t), (unsigned)index, c->new_name, error))
 			ret = errno_of(error);
 	}
@@ -171,7 +176,7 @@ static int apply_barred(struct tree *t, const struct snapshot_change *c, char **
 	if (index < 0) {
 		ret = no_such(c, error);
 	} else {
-		*name = g_strdup(((struct snapshot *)g_ptr_array_index(list, index))->name);
+		*name = g_strdup(name_at(list, index));
 		if (!image_snapshot_apply(tree_image(t), (unsigned)index, error))
 			ret = errno_of(error);
 	}
