@@ -305,13 +305,13 @@ static void run_read(struct call *c)
 		text_reply_read(c->req, (struct text *)(uintptr_t)c->fi.fh, c->offset, c->size);
 		return;
 	}
+	if (tree_node_changes(c->worker->tree, c->node))
+		coherence_before_read(c->node, c->offset, c->size);
 	ret = tree_window(c->worker->tree, c->node, &w);
 	if (ret) {
 		call_error(c, -ret);
 		return;
 	}
-	if (tree_node_changes(c->worker->tree, c->node))
-		coherence_before_read(c->node, c->offset, c->size);
 	data_reply_read(c->req, &w, c->offset, c->size, c->fi.flags & O_DIRECT);
 	status_count(c->worker->tree, STATUS_READ,
 		     c->offset < w.size ? MIN(c->size, w.size - c->offset) : 0);
@@ -338,17 +338,18 @@ static void run_lseek(struct call *c)
 {
 	struct window w;
 	uint64_t found;
-	int ret = tree_window(c->worker->tree, c->node, &w);
+	int ret;
 
-	if (ret) {
-		call_error(c, -ret);
-		return;
-	}
-	/* What the kernel still keeps is data too. */
+	/* What the kernel still keeps is data too, and may make the disk longer. */
 	if (handles_is_written(c->node))
 		kernel_settle_range(c->node, c->offset, UINT64_MAX);
 	if (tree_node_changes(c->worker->tree, c->node))
 		coherence_before_read(c->node, c->offset, UINT64_MAX);
+	ret = tree_window(c->worker->tree, c->node, &w);
+	if (ret) {
+		call_error(c, -ret);
+		return;
+	}
 	ret = data_seek(&w, c->offset, c->whence, &found);
 	tree_window_put(c->worker->tree, &w);
 	if (ret)

@@ -136,6 +136,15 @@ EOF
 [ "$(stat -c %b holes/disk.raw)" -eq 128 ] || fail "blocks: $(stat -c %b holes/disk.raw)"
 touch -d @1000000 holes/disk.raw
 [ "$(stat -c %Y holes/disk.raw)" -eq 1000000 ] || fail "touch"
+# Behind the end too, where what the kernel keeps makes the disk longer. cp would lose it.
+python3 - holes/disk.raw <<'EOF'
+import os, sys
+fd, end = os.open(sys.argv[1], os.O_RDWR), 64 << 20
+for at in (end + (4 << 20), end + (8 << 20)):
+    os.pwrite(fd, b"y" * 65536, at)
+    assert os.lseek(fd, at - 65536, os.SEEK_DATA) == at, "data behind the end"
+    assert os.lseek(fd, at, os.SEEK_HOLE) == at + 65536
+EOF
 unmount holes
 
 # A regular file as mount point is the disk, with its size from the beginning.

@@ -283,13 +283,6 @@ static void get(const char *what, int fd, const struct place *p)
 	same(what, buffer, bytes + p->disk, p->disk, p->len);
 }
 
-static void op_write(void)
-{
-	struct place p = choose(rnd(2) ? SECTOR : 1, true, true);
-
-	put("write", p.w->fd, &p);
-}
-
 static void op_read(void)
 {
 	struct place p = choose(1, false, false);
@@ -424,6 +417,8 @@ static void op_holes(void)
 	struct window *w = &windows[rnd(window_count)];
 	off_t end = (off_t)window_size(w), at = (off_t)rnd((uint64_t)end);
 
+	if (!allowed("holes"))
+		return;
 	note("holes of %s from %" PRIu64, w->path, (uint64_t)at);
 	for (int i = 0; i < 30 && at < end; i++) {
 		off_t data = lseek(w->fd, at, SEEK_DATA);
@@ -444,6 +439,17 @@ static void op_holes(void)
 		if (at <= data || at > end)
 			wrong("SEEK_HOLE %" PRIu64 ": %" PRId64, (uint64_t)data, (int64_t)at);
 	}
+}
+
+static void op_write(void)
+{
+	struct place p = choose(rnd(2) ? SECTOR : 1, true, true);
+	uint64_t before = size;
+
+	put("write", p.w->fd, &p);
+	/* What nobody but the kernel knows of yet. */
+	if (size > before && rnd(3) == 0)
+		op_holes();
 }
 
 static void op_reopen(void)
