@@ -16,13 +16,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mount.h>
-#include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "fs/attr.h"
@@ -33,14 +29,15 @@
 #include "fs/data.h"
 #include "fs/events.h"
 #include "fs/handles.h"
-#include "fs/handshake.h"
 #include "fs/kernel.h"
 #include "fs/log.h"
+#include "fs/mounting.h"
 #include "fs/open.h"
 #include "fs/ops.h"
 #include "fs/overlay.h"
 #include "fs/receive.h"
 #include "fs/resized.h"
+#include "fs/signals.h"
 #include "fs/status.h"
 #include "fs/text.h"
 #include "io/co.h"
@@ -73,10 +70,6 @@ struct session {
 };
 
 static __thread struct worker *this_worker;
-
-/* libfuse's last words before the mount stands: the cause of a failure. */
-static char *fuse_words;
-static bool mounted;
 
 struct worker *worker_self(void)
 {
@@ -431,32 +424,7 @@ static void join_workers(struct session *s)
 			g_thread_join(s->workers[i].thread);
 }
 
-/* ---- signals ---- */
-
-static void signal_set(sigset_t *set)
-{
-	sigemptyset(set);
-	sigaddset(set, SIGTERM);
-	sigaddset(set, SIGINT);
-	sigaddset(set, SIGHUP);
-}
-
-struct signals {
-	struct session *session;
-	int fd;
-	struct watch *watch;
-	bool done;
-	struct co *joiner;
-};
-
-/* What signalfd only showed stays pending, and would kill once it is not blocked. */
-static void take_signals(int fd)
-{
-	struct signalfd_siginfo info;
-
-	while (read(fd, &info, sizeof(info)) > 0)
-		;
-}
+/* ---- the end by a signal ---- */
 
 /* Without a wait for those who have files open there, as umount -l. */
 static int detach_mount(void *arg)
@@ -485,97 +453,27 @@ static void take_leave(struct session *s)
 	kernel_settle();
 }
 
-static void signal_main(void *arg)
+static void leave(void *arg)
 {
-	struct signals *g = arg;
+	struct session *s = arg;
 
-	if (watch_wait(g->watch) == 0) {
-		sigset_t set;
-
-		take_signals(g->fd);
-		/* A second signal ends a mount whose last requests hang. */
-		signal_set(&set);
-		pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-		control_hold_end_all();
-		control_commit_end();
-		if (session_is_writable(g->session))
-			take_leave(g->session);
-		session_stop(g->session);
-	}
-	g->done = true;
-	if (g->joiner)
-		co_wake(g->joiner);
+	control_hold_end_all();
+	control_commit_end();
+	if (session_is_writable(s))
+		take_leave(s);
+	session_stop(s);
 }
 
 /* Serves on the main thread with an eye on signals. */
 static void serve(struct session *s)
 {
-	struct signals g = {.session = s};
-	sigset_t set;
+	struct signals *signals = signals_watch(leave, s);
 
-	signal_set(&set);
-	g.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	g.watch = g.fd >= 0 ? watch_new(g.fd, POLLIN, false, NULL) : NULL;
-	if (g.watch)
-		co_spawn(signal_main, &g);
 	receive(&s->workers[0]);
-	if (g.watch) {
-		watch_cancel(g.watch);
-		if (!g.done) {
-			g.joiner = co_self();
-			co_yield();
-		}
-		watch_free(g.watch);
-	}
-	if (g.fd >= 0)
-		close(g.fd);
+	signals_unwatch(signals);
 }
 
 /* ---- mounting ---- */
-
-static void fuse_log_line(enum fuse_log_level level, const char *format, va_list args)
-	G_GNUC_PRINTF(2, 0);
-static void fuse_log_line(enum fuse_log_level level, const char *format, va_list args)
-{
-	char *line = g_strdup_vprintf(format, args);
-
-	g_strchomp(line);
-	if (!mounted && level <= FUSE_LOG_WARNING) {
-		g_free(fuse_words);
-		fuse_words = line;
-		return;
-	}
-	if (level == FUSE_LOG_DEBUG)
-		fprintf(stderr, "%s\n", line);
-	else
-		log_message("%s", line);
-	g_free(line);
-}
-
-static void add_option(char **all, const char *key, const char *value)
-{
-	g_autofree char *word = g_strconcat(key, value, NULL);
-
-	fuse_opt_add_opt_escaped(all, word);
-}
-
-static char *fuse_options(const struct mount_options *o)
-{
-	char *all = NULL;
-	g_autofree char *real = realpath(o->image, NULL);
-
-	add_option(&all, "fsname=", o->fsname ? o->fsname : real ? real : o->image);
-	add_option(&all, "subtype=", o->subtype ? o->subtype : "imgfs");
-	fuse_opt_add_opt(&all, o->mode == MODE_RO ? "ro" : "rw");
-	fuse_opt_add_opt(&all, "default_permissions");
-	if (o->allow_other || o->allow_root)
-		fuse_opt_add_opt(&all, o->allow_other ? "allow_other" : "allow_root");
-	if (o->auto_unmount)
-		fuse_opt_add_opt(&all, "auto_unmount");
-	if (o->kernel->len)
-		fuse_opt_add_opt(&all, o->kernel->str + 1);
-	return all;
-}
 
 /*
  * Without allow_other only the user who mounts comes here, so the files are
@@ -602,38 +500,13 @@ static void set_look(struct session *s, struct image *img, bool single_file)
 	s->look.control_gid = o->gid != UINT64_MAX ? (gid_t)o->gid : getgid();
 }
 
-static bool mount_error(GError **error, const struct mount_options *o, const char *why)
-{
-	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_FAILED, "%s: cannot mount on %s: %s", o->image,
-		    o->mountpoint, fuse_words ? fuse_words : why);
-	return false;
-}
-
 static bool mount_it(struct session *s, GError **error)
 {
 	const struct mount_options *o = s->options;
-	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
-	char *words = fuse_options(o);
-	int flags;
 
-	fuse_opt_add_arg(&args, "imgfs");
-	fuse_opt_add_arg(&args, "-o");
-	fuse_opt_add_arg(&args, words);
-	if (o->debug)
-		fuse_opt_add_arg(&args, "-d");
-	free(words);
-	s->fuse = fuse_session_new(&args, &fs_operations, sizeof(fs_operations), s);
-	fuse_opt_free_args(&args);
+	s->fuse = mounting_begin(o, &fs_operations, sizeof(fs_operations), s, error);
 	if (!s->fuse)
-		return mount_error(error, o, "libfuse refuses the options");
-	if (fuse_session_mount(s->fuse, o->mountpoint) < 0)
-		return mount_error(error, o, "see the message above");
-	flags = fcntl(fuse_session_fd(s->fuse), F_GETFL);
-	if (flags < 0 || fcntl(fuse_session_fd(s->fuse), F_SETFL, flags | O_NONBLOCK) < 0)
-		return mount_error(error, o, g_strerror(errno));
-	mounted = true;
-	if (session_is_writable(s) && (flags = handshake_watch(s->fuse)) < 0)
-		return mount_error(error, o, g_strerror(-flags));
+		return false;
 	if (session_is_writable(s)) {
 		s->mounted_at = g_canonicalize_filename(o->mountpoint, NULL);
 		kernel_begin(s->fuse);
@@ -649,32 +522,8 @@ static void unmount_it(struct session *s)
 		return;
 	kernel_end();
 	resized_end();
-	/* libfuse would say that it cannot unmount what is gone already. */
-	if (!s->detached)
-		fuse_session_unmount(s->fuse);
-	fuse_session_destroy(s->fuse);
+	mounting_end(s->fuse, s->detached);
 	s->fuse = NULL;
-}
-
-/* false: neither a directory nor a regular file, or not there. */
-static bool judge_mountpoint(const struct mount_options *o, bool *single_file, GError **error)
-{
-	struct stat st;
-	const char *why = NULL;
-
-	if (stat(o->mountpoint, &st) < 0)
-		why = errno == ENOTCONN ? "a mount whose program is gone is there (fusermount3 -u "
-					  "removes it)"
-					: g_strerror(errno);
-	else if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
-		why = "neither a directory nor a regular file";
-	if (why) {
-		g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE, "mount point %s: %s",
-			    o->mountpoint, why);
-		return false;
-	}
-	*single_file = S_ISREG(st.st_mode);
-	return true;
 }
 
 static bool open_pidfile(struct session *s, GError **error)
@@ -697,7 +546,7 @@ static bool set_up(struct session *s, GError **error)
 	struct worker *w = &s->workers[0];
 	bool single_file;
 
-	if (!judge_mountpoint(s->options, &single_file, error) || !open_pidfile(s, error) ||
+	if (!mounting_judge(s->options, &single_file, error) || !open_pidfile(s, error) ||
 	    !open_worker(w, error))
 		return false;
 	set_look(s, w->img, single_file);
@@ -734,7 +583,7 @@ static int main_worker(void *arg)
 		serve(s);
 		flush_at_last(s);
 		if (!__atomic_load_n(&s->announced, __ATOMIC_ACQUIRE))
-			mount_error(&error, s->options, "unmounted before it was ready");
+			mounting_failed(&error, s->options, "unmounted before it was ready");
 	} else {
 		say_go(s, GO_HOME);
 	}
@@ -762,7 +611,6 @@ int session_main(const struct mount_options *options)
 {
 	g_autoptr(GError) error = NULL;
 	struct session s = {.options = options, .pidfile = -1};
-	sigset_t set;
 
 	s.count = worker_count(options);
 	/* A loop for every processor: the kernel's requests keep all of them busy. */
@@ -773,11 +621,7 @@ int session_main(const struct mount_options *options)
 		s.workers[i].session = &s;
 		s.workers[i].number = i;
 	}
-	signal_set(&set);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	signal(SIGXFSZ, SIG_IGN);
-	fuse_set_log_func(fuse_log_line);
+	signals_block();
 	/* Each loop opens every file of the chain. */
 	file_allow_many();
 	this_worker = &s.workers[0];
@@ -802,7 +646,7 @@ int session_main(const struct mount_options *options)
 	status_clear();
 	log_clear();
 	codec_cache_clear();
-	g_clear_pointer(&fuse_words, g_free);
+	mounting_clear();
 	g_mutex_clear(&s.lock);
 	g_cond_clear(&s.changed);
 	g_free(s.mounted_at);

@@ -191,6 +191,16 @@ runs() {
 	done
 	return 1
 }
+# kill_imgfs PID IMAGE: as kill -9 does at any moment; waits until the kernel has let go of IMAGE.
+kill_imgfs() {
+	local i
+	kill -9 "$1"
+	for ((i = 0; i < 100; i++)); do
+		! runs "$1" && imgtool info "$2" >/dev/null 2>&1 && return
+		sleep 0.05
+	done
+	fail "$2 cannot be opened 5 s after imgfs ($1) was killed"
+}
 # unmount MOUNTPOINT: and waits until the daemon is gone (its locks with it).
 unmount() {
 	local at pids i

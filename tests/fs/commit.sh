@@ -211,7 +211,7 @@ for ((round = 0; round < ${IMGFS_COMMIT_ROUNDS:-3}; round++)); do
 	echo "rate=64M" >m/control/commit
 	sleep 0.$((RANDOM % 5))$((RANDOM % 10))
 	pid=$(imgfs_pids "$PWD/m")
-	kill -9 "$pid"
+	kill_imgfs "$pid" top.qcow2
 	fusermount3 -u m || fusermount3 -uz m
 	imgtool convert -O raw top.qcow2 after
 	same_bytes before after

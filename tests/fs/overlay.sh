@@ -166,7 +166,7 @@ for seed in 1 2 3; do
 	python3 writer.py m/disk.raw $seed >synced 2>/dev/null &
 	writer=$!
 	sleep 0.$((seed * 3))
-	kill -9 "$(cat pid)"
+	kill_imgfs "$(cat pid)" w.overlay
 	wait $writer && fail "the writer did not notice"
 	fusermount3 -uz m
 	[ "$(sha256sum <w.qcow2)" = "$sum" ] || fail "SIGKILL: the image has changed"
