@@ -59,7 +59,7 @@ requires_unshare() {
 }
 requires_loop() {
 	requires_root
-	losetup -f >/dev/null 2>&1 || skip "needs a free loop device"
+	has_loop || skip "needs a free loop device"
 }
 requires_qemu() { requires_program qemu-img qemu-io; }
 # requires_sample NAME...: files of $IMGFS_SAMPLES (see its INDEX.md).
@@ -167,6 +167,22 @@ wait_until_waits() {
 		sleep 0.05
 	done
 	fail "$2 (process $1) does not wait"
+}
+
+# ---- loop devices
+
+has_loop() { [ "$(id -u)" -eq 0 ] && losetup -f >/dev/null 2>&1; }
+# attach_loop [OPTION...] FILE: $loop is a loop device on the file, detached at the end.
+attach_loop() {
+	cleanup_add detach_loops
+	loop=$(losetup -f --show "$@")
+}
+# Those on files of this test, which is why not by name: what was let go of may be another's now.
+detach_loops() {
+	local device file
+	losetup -l -n -O NAME,BACK-FILE | while read -r device file; do
+		[[ $file != "$SCRATCH"/* ]] || losetup -d "$device"
+	done
 }
 
 # ---- mounts

@@ -118,13 +118,13 @@ dd if=/dev/urandom of=m/partitions/2.raw bs=1M count=4 conv=notrunc,fsync status
 expect_status 1 truncate -s +1M m/partitions/1.raw
 
 # Loop devices on both at the same time.
-if [ "$(id -u)" -eq 0 ] && losetup -f >/dev/null 2>&1; then
+if has_loop; then
 	for pair in "disk.raw partitions/1.raw" "partitions/1.raw disk.raw"; do
 		set -- $pair
-		one=$(losetup -f --show "m/$1")
-		cleanup_add losetup -d "$one"
-		two=$(losetup -f --show "m/$2")
-		cleanup_add losetup -d "$two"
+		attach_loop "m/$1"
+		one=$loop
+		attach_loop "m/$2"
+		two=$loop
 		at_one=0 at_two=0
 		[ "$1" != disk.raw ] || at_one=2048
 		[ "$2" != disk.raw ] || at_two=2048
@@ -136,8 +136,7 @@ if [ "$(id -u)" -eq 0 ] && losetup -f >/dev/null 2>&1; then
 		dd if=b of="$two" bs=512 seek=$((at_two + 100)) oflag=direct status=none
 		dd if="$one" of=got bs=512 skip=$((at_one + 100)) count=5860 iflag=direct status=none
 		cmp b got
-		losetup -d "$one"
-		losetup -d "$two"
+		detach_loops
 	done
 fi
 unmount m

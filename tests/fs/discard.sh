@@ -24,11 +24,11 @@ image() {
 }
 # with_loop COMMAND...: with the partition in $loop.
 with_loop() {
-	loop=$(losetup -f --show m/partitions/1.raw)
+	attach_loop m/partitions/1.raw
 	local status=0
 	"$@" || status=$?
 	! mountpoint -q t || umount t
-	losetup -d "$loop"
+	detach_loops
 	return $status
 }
 fill() {

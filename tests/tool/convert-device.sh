@@ -9,8 +9,7 @@ qemu-img create -q -f qcow2 a.qcow2 8M
 qemu-io -c 'write -P 1 1M 1M' a.qcow2 >/dev/null
 qemu-img convert -O raw a.qcow2 want.raw
 head -c 8M /dev/zero | tr '\0' x >disk
-loop=$(losetup -f --show disk) || skip "cannot set up a loop device"
-cleanup_add losetup -d "$loop"
+attach_loop disk || skip "cannot set up a loop device"
 imgtool convert -n -O raw a.qcow2 "$loop"
 same_bytes want.raw "$loop"
 head -c 8M /dev/zero | tr '\0' x >"$loop"

@@ -30,8 +30,7 @@ fi
 
 requires_loop
 random_data 5 $((3 << 20)) >disk.raw
-loop=$(losetup -f --show disk.raw)
-cleanup_add losetup -d "$loop"
+attach_loop disk.raw
 imgtool info -f raw "$loop" >out
 expect_output out "virtual size: 3 MiB (3145728 bytes)"
 imgtool convert -f raw -O raw "$loop" copy.raw
