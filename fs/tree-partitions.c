@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include "fs/handles.h"
+#include "fs/kernel.h"
 #include "fs/tree-internal.h"
 
 /* Called with the mutex. */
@@ -106,10 +107,32 @@ static int refresh_partitions(struct tree *t, struct tree_view *v)
 	return ret;
 }
 
+static int read_settled(void *img, uint64_t offset, void *buf, size_t len)
+{
+	kernel_settle_range(node_make(DISK_TOP, LEAF_DISK), offset, len);
+	return image_read(img, offset, buf, len);
+}
+
+/*
+ * A table that a program wrote to disk.raw, itself or through a loop device, and did not sync may
+ * still be with the kernel. The table is read for where it is only: the kernel sends what it keeps
+ * of these bytes, which counts as writes. Before the mutex, which those writes may want.
+ */
+static void settle_table(const struct tree_view *v)
+{
+	struct partition_table *table;
+
+	if (v->disk == DISK_TOP && handles_is_written(node_make(DISK_TOP, LEAF_DISK)) &&
+	    !partition_table_read(v->img->size, read_settled, v->img, &table))
+		partition_table_free(table);
+}
+
 int tree_partitions(struct tree *t, struct window *w, const struct partition_table **table)
 {
-	int ret = refresh_partitions(t, w->view);
+	int ret;
 
+	settle_table(w->view);
+	ret = refresh_partitions(t, w->view);
 	return ret ? ret : tree_last_partitions(t, w, table);
 }
 
