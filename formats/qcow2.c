@@ -199,7 +199,10 @@ static bool settle_dirty(struct image *img, const struct qcow2 *q, GError **erro
 {
 	if (!(q->header.incompatible & QCOW2_INCOMPAT_DIRTY) || (img->flags & IMAGE_FOR_CHECK))
 		return true;
-	return qcow2_repair_dirty(img, error);
+	if (!qcow2_repair_dirty(img, error))
+		return false;
+	image_warn(img, "it was not closed properly, and its refcounts were repaired");
+	return true;
 }
 
 static bool ignore_bitmap(void *arg, const struct qcow2_bitmap *b, const char *name)

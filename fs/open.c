@@ -67,6 +67,31 @@ static void warn_of_raw(const struct mount_options *o, const struct image *img)
 			o->image);
 }
 
+/* Reading goes on in spite of both; who looks at the disk is to know of them. */
+static void warn_of_state(const struct image *img)
+{
+	for (; img; img = img->backing) {
+		if (img->corrupt)
+			log_message(
+				"%s: it is marked as corrupt: imgtool check tells what is wrong",
+				img->filename);
+		else if (img->dirty && !(img->flags & IMAGE_RDWR))
+			log_message("%s: it was not closed properly, and is shown as it is: "
+				    "imgtool check tells what is wrong",
+				    img->filename);
+	}
+}
+
+/* An image's own options (json:) say more than -o rw. */
+static bool is_writable(const struct mount_options *o, const struct image *img, GError **error)
+{
+	if (o->mode == MODE_RO || (img->flags & IMAGE_RDWR))
+		return true;
+	g_set_error(error, IMAGE_ERROR, IMAGE_ERROR_USAGE,
+		    "%s: its read-only option excludes -o %s", o->image, mount_mode_name(o->mode));
+	return false;
+}
+
 /* qemu-img's words for it are two lines. */
 static void one_sentence(GError **error)
 {
@@ -102,10 +127,18 @@ struct image *open_mounted(const struct mount_options *o, unsigned loops, bool f
 		img = overlay_open_scratch(o, &open, error);
 	else
 		img = image_open(o->image, &open, error);
-	if (!img)
+	if (!img) {
 		one_sentence(error);
-	else if (o->mode == MODE_RW)
+		return NULL;
+	}
+	if (!is_writable(o, img, error)) {
+		image_unref(img);
+		return NULL;
+	}
+	if (o->mode == MODE_RW)
 		warn_of_raw(o, img);
+	if (first)
+		warn_of_state(img);
 	return img;
 }
 

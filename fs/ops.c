@@ -425,7 +425,11 @@ static void op_setattr(fuse_req_t req, fuse_ino_t node, struct stat *attr, int s
 static void op_fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t offset, off_t len,
 			 struct fuse_file_info *fi)
 {
-	write_op_fallocate(req, node, mode, offset, len);
+	/* Not EOPNOTSUPP: posix_fallocate would write zeroes to it then. */
+	if (node_is_control(node))
+		fuse_reply_err(req, ENODEV);
+	else
+		write_op_fallocate(req, node, mode, offset, len);
 }
 
 static void op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset,

@@ -18,7 +18,7 @@ enum word_kind {
 	WORD_OCTAL,   /* =OOO, the same */
 	WORD_SIZE,    /* =SIZE, the same, with a suffix */
 	WORD_LIST,    /* =TEXT, added to a GPtrArray */
-	WORD_CHOICE,  /* =WORD into an int, by parse */
+	WORD_CHOICE,  /* =WORD into an int, by parse; why lists the words */
 	WORD_MODE,    /* bool as WORD_FLAG; takes back the other one of ro and rw */
 	WORD_KERNEL,  /* handed to the kernel as it is */
 	WORD_NOTHING, /* says what is so anyway, or speaks to mount(8) */
@@ -78,13 +78,15 @@ static const struct word words[] = {
 	{"scratch=", WORD_SIZE, AT(scratch_memory), UINT64_C(1) << 40,
 	 "the same; so much in memory (256M), more in a file in $TMPDIR"},
 	{"discard=", WORD_CHOICE, AT(discard), 0,
-	 "discarded space: unmap gives it to the host (default), ignore does not", parse_discard},
+	 "discarded space: unmap gives it to the host (default), ignore does not", parse_discard,
+	 "unmap, ignore"},
 	{"detect_zeroes=", WORD_CHOICE, AT(detect_zeroes), 0,
 	 "written zeroes: on takes no space for them, unmap gives it back too, or off",
-	 parse_detect_zeroes},
+	 parse_detect_zeroes, "off, on, unmap"},
 	{"sync", WORD_KERNEL, 0, 0, "each write is on disk when it returns"},
 	{"cache=", WORD_CHOICE, AT(cache), 0,
-	 "of the host: none, writeback (default), writethrough, directsync or unsafe", parse_cache},
+	 "of the host: none, writeback (default), writethrough, directsync or unsafe", parse_cache,
+	 "none, writeback, writethrough, directsync, unsafe"},
 	{"allow_other", WORD_FLAG, AT(allow_other), 0,
 	 "other users may read too, as far as the image file's mode lets them"},
 	{"allow_root", WORD_FLAG, AT(allow_root), 0, "root may read too"},
@@ -209,8 +211,7 @@ static bool apply_word(struct mount_options *o, const struct word *w, const char
 		return true;
 	case WORD_CHOICE:
 		return w->parse(value, field) ||
-		       usage_error(error, "-o %s%s: not one of its words (imgfs --help has them)",
-				   w->name, value);
+		       usage_error(error, "-o %s%s: not one of %s", w->name, value, w->why);
 	case WORD_MODE:
 		o->ro = o->rw = false;
 		*(bool *)field = true;
@@ -219,6 +220,27 @@ static bool apply_word(struct mount_options *o, const struct word *w, const char
 		return usage_error(error, "-o %s: %s", w->name, w->why);
 	}
 	return true;
+}
+
+/* text is none of the words; one that only lacks its value, or has one too many, is told so. */
+static bool refuse_word(const char *text, size_t len, GError **error)
+{
+	bool has_value = text[len - 1] == '=';
+	size_t name = has_value ? len - 1 : len;
+
+	for (unsigned i = 0; i < G_N_ELEMENTS(words); i++) {
+		const struct word *w = &words[i];
+
+		if (strlen(w->name) != (has_value ? name : name + 1) ||
+		    strncmp(w->name, text, name) != 0)
+			continue;
+		if (has_value)
+			return usage_error(error, "-o %s: %s takes no value", text, w->name);
+		if (w->name[name] == '=')
+			return usage_error(error, "-o %s needs a value%s%s", w->name,
+					   w->why ? ", one of " : "", w->why ? w->why : "");
+	}
+	return usage_error(error, "-o %s: unknown option (imgfs --help lists them)", text);
 }
 
 /* One word of -o, unescaped. */
@@ -235,7 +257,7 @@ static bool parse_word(struct mount_options *o, const char *text, GError **error
 			return apply_word(o, &words[i], text + len, error);
 	if (o->sloppy)
 		return true;
-	return usage_error(error, "-o %s: unknown option (imgfs --help lists them)", text);
+	return refuse_word(text, len, error);
 }
 
 /* "a,b=c\,d,e": a backslash takes the meaning from the character after it. */
@@ -349,7 +371,9 @@ static bool choose_mode(struct mount_options *o, GError **error)
 	const char *elsewhere = o->overlay ? "overlay=" : "scratch";
 	bool asked = o->writable || (o->rw && !is_from_mount(o));
 
-	o->scratch = o->scratch || o->scratch_memory;
+	o->scratch = o->scratch || o->scratch_memory != UINT64_MAX;
+	if (o->scratch_memory == UINT64_MAX)
+		o->scratch_memory = MOUNT_SCRATCH_MEMORY;
 	if (o->overlay && o->scratch)
 		return excludes("overlay=", "scratch", error);
 	if (o->overlay || o->scratch) {
@@ -439,7 +463,7 @@ bool mount_options_parse(struct mount_options *o, int argc, char **argv, GError 
 	int c;
 
 	memset(o, 0, sizeof(*o));
-	o->uid = o->gid = UINT64_MAX;
+	o->uid = o->gid = o->scratch_memory = UINT64_MAX;
 	o->detect_zeroes = o->cache = -1;
 	o->allow_references = g_ptr_array_new_with_free_func(g_free);
 	o->kernel = g_string_new(NULL);

@@ -38,7 +38,7 @@ struct mount_options {
 	bool writable;
 	char *overlay; /* name of the qcow2 file */
 	bool scratch;
-	uint64_t scratch_memory;  /* bytes of it that stay in memory; 0: not given */
+	uint64_t scratch_memory;  /* bytes of it that stay in memory */
 	int discard;		  /* enum discard_mode; DISCARD_DEFAULT: not given */
 	int detect_zeroes, cache; /* enum detect_zeroes, enum cache_mode; -1: not given */
 	bool sync;		  /* every write is durable when it returns */

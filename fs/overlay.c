@@ -201,7 +201,9 @@ struct image *overlay_open(const struct mount_options *o, struct image_open_opti
 	bool ok = look_at_base(o, open, &b, error);
 
 	if (ok && file_lookup(o->overlay, &st) == -ENOENT)
-		ok = make_overlay(o, &b, error);
+		ok = g_file_test(o->overlay, G_FILE_TEST_IS_SYMLINK)
+			     ? refuse(o, error, "it is a symbolic link to what is not there")
+			     : make_overlay(o, &b, error);
 	else if (ok && stat_same_file(&st, &b.st))
 		ok = refuse(o, error, "it is the image itself");
 	else if (ok)
@@ -257,13 +259,12 @@ static struct image *open_scratch(const struct base *b, struct file *file,
 struct image *overlay_open_scratch(const struct mount_options *o, struct image_open_options *open,
 				   GError **error)
 {
-	uint64_t memory = o->scratch_memory ? o->scratch_memory : MOUNT_SCRATCH_MEMORY;
 	struct base b = {0};
 	struct file *file = NULL;
 	struct image *img = NULL;
 
 	if (look_at_base(o, open, &b, error))
-		file = file_new_scratch("scratch", memory, error);
+		file = file_new_scratch("scratch", o->scratch_memory, error);
 	if (file)
 		img = open_scratch(&b, file, open, error);
 	file_unref(file);

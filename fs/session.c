@@ -550,7 +550,8 @@ static bool set_up(struct session *s, GError **error)
 	    !open_worker(w, error))
 		return false;
 	set_look(s, w->img, single_file);
-	status_begin(mount_mode_name(s->options->mode), s->options->image, s->options->mountpoint);
+	status_begin(mount_mode_name(s->options->mode), s->options->image, s->options->overlay,
+		     s->options->mountpoint);
 	if (!plant_tree(w, error))
 		return false;
 	start_workers(s);

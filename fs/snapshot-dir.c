@@ -4,6 +4,7 @@
 #include "fs/snapshot-dir.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -82,12 +83,23 @@ static int no_such(const struct snapshot_change *c, GError **error)
 	return control_refuse(error, ENOENT, "there is no snapshot '%s'", c->name);
 }
 
+/* What can be made can be shown as a folder. 0 or -ENAMETOOLONG. */
+static int check_name(const char *name, GError **error)
+{
+	return strlen(name) <= NAME_MAX
+		       ? 0
+		       : control_refuse(error, ENAMETOOLONG,
+					"a snapshot's name has at most %d bytes", NAME_MAX);
+}
+
 int snapshot_create(struct tree *t, void *arg, GError **error)
 {
 	const struct snapshot_change *c = arg;
 	GPtrArray *list;
-	int ret;
+	int ret = check_name(c->name, error);
 
+	if (ret)
+		return ret;
 	/* The state of this moment has what programs wrote and the kernel has yet to send. */
 	kernel_settle();
 	ret = tree_change_begin(t, &list);
@@ -142,8 +154,11 @@ int snapshot_rename(struct tree *t, void *arg, GError **error)
 	const struct snapshot_change *c = arg;
 	g_autofree char *name = NULL;
 	GPtrArray *list;
-	int index, ret = tree_change_begin(t, &list);
+	int index, ret = check_name(c->new_name, error);
 
+	if (ret)
+		return ret;
+	ret = tree_change_begin(t, &list);
 	if (ret)
 		return cannot_list(t, ret, error);
 	index = find(t, list, c);

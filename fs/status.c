@@ -75,7 +75,7 @@ static void sum_counters(struct counters *sum)
 /* ---- everything else; with the lock ---- */
 
 static GMutex lock;
-static char *mode, *image, *mountpoint;
+static char *mode, *image, *overlay, *mountpoint;
 static uint64_t began;	  /* by loop_now */
 static GHashTable *kinds; /* sentences that were events */
 static struct {
@@ -97,10 +97,11 @@ static char *absolute(const char *name)
 	return g_strdup(real ? real : name);
 }
 
-void status_begin(const char *new_mode, const char *file, const char *at)
+void status_begin(const char *new_mode, const char *file, const char *above, const char *at)
 {
 	mode = g_strdup(new_mode);
 	image = absolute(file);
+	overlay = above ? absolute(above) : NULL;
 	mountpoint = absolute(at);
 	began = loop_now();
 }
@@ -109,6 +110,7 @@ void status_clear(void)
 {
 	g_clear_pointer(&mode, g_free);
 	g_clear_pointer(&image, g_free);
+	g_clear_pointer(&overlay, g_free);
 	g_clear_pointer(&mountpoint, g_free);
 	g_clear_pointer(&kinds, g_hash_table_unref);
 	g_clear_pointer(&last.source, g_free);
@@ -256,6 +258,8 @@ void status_show(struct tree *t, GString *out)
 	if (!tree_is_writable(t))
 		report_string(r, "hint", STATUS_READ_ONLY);
 	report_string(r, "image", image);
+	if (overlay)
+		report_string(r, "overlay", overlay);
 	report_string(r, "format", img->format->name);
 	report_string(r, "mountpoint", mountpoint);
 	report_uint(r, "virtual_size", img->size);

@@ -12,8 +12,9 @@
 
 struct tree;
 
-/* mode: "ro", "rw", "overlay" or "scratch". The files' names become absolute. */
-void status_begin(const char *mode, const char *image, const char *mountpoint);
+/* mode: "ro", "rw", "overlay" or "scratch". The files' names become absolute; overlay: NULL if
+ * there is none. */
+void status_begin(const char *mode, const char *image, const char *overlay, const char *mountpoint);
 void status_clear(void);
 
 /* Requests that were answered, for the mount's counters. */
