@@ -28,6 +28,7 @@
 #include "fs/daemonize.h"
 #include "fs/data.h"
 #include "fs/events.h"
+#include "fs/guard.h"
 #include "fs/handles.h"
 #include "fs/kernel.h"
 #include "fs/log.h"
@@ -510,6 +511,7 @@ static bool mount_it(struct session *s, GError **error)
 	if (session_is_writable(s)) {
 		s->mounted_at = g_canonicalize_filename(o->mountpoint, NULL);
 		kernel_begin(s->fuse);
+		guard_begin(s->mounted_at);
 		if (s->look.single_file)
 			kernel_knows(FUSE_ROOT_ID);
 	}
@@ -524,6 +526,7 @@ static void unmount_it(struct session *s)
 	resized_end();
 	mounting_end(s->fuse, s->detached);
 	s->fuse = NULL;
+	guard_end();
 }
 
 static bool open_pidfile(struct session *s, GError **error)
