@@ -280,67 +280,61 @@ static int take_piece(struct tree *t, struct control_open *o, const char *data, 
 {
 	const char *end = memchr(data, '\n', len);
 	size_t n = end ? (size_t)(end - data) : len;
-	bool skip = o->skip_line;
 
 	*used = end ? n + 1 : n;
-	if (end)
-		o->skip_line = false;
-	if (skip)
-		return 0;
-	if (o->line->len + n > CONTROL_LINE_MAX) {
-		g_string_truncate(o->line, 0);
-		o->skip_line = !end;
+	if (o->line->len + n > CONTROL_LINE_MAX)
 		return refuse_line(o, "the line is longer than 4096 bytes");
-	}
 	g_string_append_len(o->line, data, (gssize)n);
 	return end ? take_line(t, o) : 0;
 }
 
-/* What stands behind a line that failed is dropped, up to the end of a line that has begun. */
-static void drop_rest(struct control_open *o, const char *data, size_t len, size_t done)
+/* What stands behind a line that failed is not carried out. */
+static void note_failed(struct control_open *o, const char *data, size_t len, size_t done, int ret)
 {
 	g_string_truncate(o->line, 0);
-	o->skip_line = data[len - 1] != '\n';
 	g_clear_pointer(&o->failed, g_bytes_unref);
 	o->failed = g_bytes_new(data, len);
 	o->failed_done = done;
+	o->failed_ret = ret;
 }
 
 /*
- * Programs that buffer what they write often try once more when they are closed: such a second
- * write of the same bytes goes on at the line that failed, and does nothing twice.
+ * What comes behind a line that failed may have been meant to happen only after it, and a shell's
+ * printf writes each line by itself: it fails likewise. Programs that buffer often try once more
+ * when they are closed: such a second write of the same bytes goes on at the line that failed, and
+ * does nothing twice. *done: bytes of it that are not to be carried out.
  */
-static size_t done_before(struct control_open *o, const char *data, size_t len)
+static int look_back(struct control_open *o, const char *data, size_t len, size_t *done)
 {
-	size_t failed_len, done = 0;
-	const void *failed;
+	g_autoptr(GBytes) now = NULL;
 
+	*done = 0;
 	if (!o->failed)
 		return 0;
-	failed = g_bytes_get_data(o->failed, &failed_len);
-	if (failed_len == len && !memcmp(failed, data, len)) {
-		done = o->failed_done;
-		o->skip_line = false;
-	}
+	now = g_bytes_new_static(data, len);
+	if (!g_bytes_equal(now, o->failed))
+		return o->failed_ret;
+	*done = o->failed_done;
 	g_clear_pointer(&o->failed, g_bytes_unref);
-	return done;
+	return 0;
 }
 
 static int write_lines(struct tree *t, struct control_open *o, const char *data, size_t len)
 {
-	size_t done = done_before(o, data, len);
+	size_t done;
+	int ret = look_back(o, data, len, &done);
 
-	while (done < len) {
+	while (!ret && done < len) {
 		size_t used;
-		int ret = take_piece(t, o, data + done, len - done, &used);
 
+		ret = take_piece(t, o, data + done, len - done, &used);
 		if (ret) {
-			drop_rest(o, data, len, done);
+			note_failed(o, data, len, done, ret);
 			return ret;
 		}
 		done += used;
 	}
-	return 0;
+	return ret;
 }
 
 /* The last line has no end: the file is closed. */
@@ -539,8 +533,11 @@ void control_op_read(fuse_req_t req, uint64_t offset, size_t size, struct fuse_f
 	struct request *r = request_new(req, fi, NULL, 0, run_read);
 
 	if (r->o->events) {
+		/* Who walks a tree follows no links: cp -r, tar and grep -r are not to wait. */
 		events_reply_read(r->o->events, req, MIN(size, READ_MAX),
-				  !(fi->flags & O_NONBLOCK));
+				  fi->flags & O_NOFOLLOW   ? EVENTS_END
+				  : fi->flags & O_NONBLOCK ? EVENTS_EAGAIN
+							   : EVENTS_WAIT);
 		g_free(r);
 		return;
 	}

@@ -51,9 +51,9 @@ struct control_open {
 	struct co_mutex writing; /* of these; writes come to one loop */
 	GString *line;		 /* a line that is not complete */
 	uint64_t writer;	 /* who wrote it last */
-	bool skip_line;		 /* what comes up to the line's end belongs to a refused line */
-	GBytes *failed;		 /* a write that failed */
+	GBytes *failed;		 /* a write that failed; NULL: none */
 	size_t failed_done;	 /* of it so many bytes were carried out */
+	int failed_ret;		 /* and the rest got this -errno */
 	GMutex lock;		 /* of these; reads may come to several loops */
 	uint64_t reader;	 /* who read last; 0: nobody */
 	GString *text;		 /* what is read; NULL: to be made */

@@ -218,14 +218,14 @@ static void interrupted(fuse_req_t req, void *unused)
 	worker_start_aside(worker_self(), answer_interrupted, NULL);
 }
 
-void events_reply_read(struct events_reader *r, fuse_req_t req, size_t size, bool wait)
+void events_reply_read(struct events_reader *r, fuse_req_t req, size_t size, enum events_none none)
 {
 	struct waiter *w;
 
 	g_mutex_lock(&lock);
-	if (!g_queue_is_empty(&r->lines) || ended || !size) {
+	if (!g_queue_is_empty(&r->lines) || ended || !size || none == EVENTS_END) {
 		answer(r, req, size);
-	} else if (!wait) {
+	} else if (none == EVENTS_EAGAIN) {
 		fuse_reply_err(req, EAGAIN);
 	} else {
 		w = g_new(struct waiter, 1);

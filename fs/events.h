@@ -41,10 +41,11 @@ struct events_reader *events_open(void);
 /* Answers the reads that wait. */
 void events_close(struct events_reader *r);
 /*
- * Answers req with whole lines, at least a part of one; now, or when there is an event. wait false:
- * EAGAIN instead of later. After the unmount event: the end of the file.
+ * Answers req with whole lines, at least a part of one. When there is none it waits for an event,
+ * or answers with EAGAIN or the end of the file. After the unmount event: the end of the file.
  */
-void events_reply_read(struct events_reader *r, fuse_req_t req, size_t size, bool wait);
+enum events_none { EVENTS_WAIT, EVENTS_EAGAIN, EVENTS_END };
+void events_reply_read(struct events_reader *r, fuse_req_t req, size_t size, enum events_none none);
 /* Answers a poll; ph (taken over) may be NULL. */
 void events_reply_poll(struct events_reader *r, fuse_req_t req, struct fuse_pollhandle *ph);
 

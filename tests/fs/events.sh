@@ -115,6 +115,17 @@ assert bare(lines(a)) == [{'event': 'resized', 'size': 40 << 20}]
 os.truncate(mnt + '/disk.raw', 48 << 20)
 assert bare(lines(a)) == [{'event': 'resized', 'size': 48 << 20}]
 os.close(a)
+
+# Programs that walk a tree (they follow no links) get the end of the file where others wait.
+for flags in (os.O_NOFOLLOW, os.O_NOFOLLOW | os.O_NONBLOCK):
+    f = opened(flags)
+    assert os.read(f, 100) == b''
+    write('resize', b'49M\n' if flags & os.O_NONBLOCK else b'50M\n--shrink 48M\n')
+    assert json.loads(os.read(f, 4096).splitlines()[-1])['event'] == 'resized'
+    assert os.read(f, 100) == b''
+    os.close(f)
+subprocess.run(['cp', '-r', ctl, 'copy'], check=True, timeout=10)
+assert sorted(os.listdir('copy')) == sorted(os.listdir(ctl))
 PY
 # Readers that wait do not keep a mount from ending: they read of the end, then the end.
 exec 5<m/control/events
