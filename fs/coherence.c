@@ -91,6 +91,13 @@ void coherence_closed(uint64_t node)
 		f->opens--;
 }
 
+bool coherence_is_direct(uint64_t node)
+{
+	const struct file *f = find(node);
+
+	return f && f->opens && f->direct;
+}
+
 /* ---- what overlaps ---- */
 
 struct bytes { /* of the disk */

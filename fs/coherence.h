@@ -33,6 +33,8 @@ struct coherence_open {
 };
 struct coherence_open coherence_opened(uint64_t node, const struct window *w);
 void coherence_closed(uint64_t node);
+/* Is it open, and not cached? */
+bool coherence_is_direct(uint64_t node);
 
 /* Before bytes of the file are read or looked for: what was written to them through another file
  * has come. Yields. */

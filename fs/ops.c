@@ -382,7 +382,7 @@ static void op_write(fuse_req_t req, fuse_ino_t node, const char *data, size_t s
 	if (node_is_control(node))
 		control_op_write(req, data, size, (uint64_t)offset, fi);
 	else
-		write_op_write(req, node, data, size, offset);
+		write_op_write(req, node, data, size, offset, fi);
 }
 
 /*

@@ -121,6 +121,15 @@ static void changed(struct call *c, uint64_t node)
 
 /* ---- write ---- */
 
+/*
+ * After a write of a cached file with O_SYNC the kernel sends an fsync by itself, after one of a
+ * direct file it only passes the flag on.
+ */
+static bool lasts_at_once(const struct call *c)
+{
+	return (c->fi.flags & O_DSYNC) && coherence_is_direct(c->node);
+}
+
 static void run_write(struct call *c)
 {
 	struct window w;
@@ -136,6 +145,8 @@ static void run_write(struct call *c)
 		ret = image_write(w.img, w.start + c->offset, c->data, c->size);
 	if (ret == -EFBIG)
 		overrun_note(c->node, w.size);
+	if (!ret && lasts_at_once(c))
+		ret = image_flush(w.img);
 	ret = told(&w, c->offset, c->size, "writing", ret);
 	changed(c, c->node);
 	coherence_after_write(c->node, c->offset, c->size);
@@ -147,10 +158,12 @@ static void run_write(struct call *c)
 		fuse_reply_write(c->req, c->size);
 }
 
-void write_op_write(fuse_req_t req, fuse_ino_t node, const char *data, size_t size, off_t offset)
+void write_op_write(fuse_req_t req, fuse_ino_t node, const char *data, size_t size, off_t offset,
+		    const struct fuse_file_info *fi)
 {
 	struct call *c = call_new(req, run_write, node, NULL);
 
+	c->fi = *fi;
 	c->data = data;
 	c->size = size;
 	call_keep_buffer(c);

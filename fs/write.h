@@ -11,7 +11,9 @@
 
 #include "fs/fuse.h"
 
-void write_op_write(fuse_req_t req, fuse_ino_t node, const char *data, size_t size, off_t offset);
+/* What is written with O_SYNC or O_DSYNC is durable when it is answered. */
+void write_op_write(fuse_req_t req, fuse_ino_t node, const char *data, size_t size, off_t offset,
+		    const struct fuse_file_info *fi);
 void write_op_fsync(fuse_req_t req, fuse_ino_t node);
 /* set: which of attr, as libfuse's FUSE_SET_ATTR_*. */
 void write_op_setattr(fuse_req_t req, fuse_ino_t node, const struct stat *attr, int set);

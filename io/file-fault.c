@@ -19,6 +19,8 @@ struct fault_file {
 	struct file *inner;
 	struct fault faults[FAULT_OPS];
 	struct fault_plan *plan; /* NULL: none */
+	uint64_t changes;
+	bool unsynced; /* counted in the plan */
 	bool yield;
 };
 
@@ -50,6 +52,25 @@ static int meet(struct file *f, enum fault_op op)
 	return -fault->error;
 }
 
+static void note_change(struct file *f)
+{
+	struct fault_file *ff = (struct fault_file *)f;
+
+	ff->changes++;
+	if (ff->plan && !ff->unsynced) {
+		ff->unsynced = true;
+		ff->plan->unsynced++;
+	}
+}
+
+static void note_synced(struct fault_file *ff, uint64_t changes)
+{
+	if (ff->unsynced && ff->changes == changes) {
+		ff->unsynced = false;
+		ff->plan->unsynced--;
+	}
+}
+
 static struct file *inner_of(struct file *f)
 {
 	return ((struct fault_file *)f)->inner;
@@ -79,20 +100,28 @@ static int fault_writev(struct file *f, uint64_t offset, const struct iovec *iov
 {
 	int ret = meet(f, FAULT_WRITE);
 
+	note_change(f);
 	return ret < 0 ? ret : file_writev(inner_of(f), offset, iov, niov);
 }
 
 static int fault_flush(struct file *f)
 {
+	struct fault_file *ff = (struct fault_file *)f;
+	uint64_t changes = ff->changes;
 	int ret = meet(f, FAULT_FLUSH);
 
-	return ret < 0 ? ret : file_flush(inner_of(f));
+	if (ret == 0)
+		ret = file_flush(ff->inner);
+	if (ret == 0)
+		note_synced(ff, changes);
+	return ret;
 }
 
 static int fault_truncate(struct file *f, uint64_t size)
 {
 	int ret = meet(f, FAULT_TRUNCATE);
 
+	note_change(f);
 	return ret < 0 ? ret : file_truncate(inner_of(f), size);
 }
 
@@ -100,6 +129,7 @@ static int fault_change(struct file *f, enum file_change what, uint64_t offset, 
 {
 	int ret = meet(f, FAULT_CHANGE);
 
+	note_change(f);
 	return ret < 0 ? ret : file_change(inner_of(f), what, offset, len);
 }
 
@@ -112,6 +142,7 @@ static int64_t fault_copy_range(struct file *from, uint64_t from_offset, struct 
 		ret = meet(to, FAULT_WRITE);
 	if (ret < 0)
 		return ret;
+	note_change(to);
 	return file_copy_range(inner_of(from), from_offset, inner_of(to), to_offset, len);
 }
 

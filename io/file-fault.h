@@ -41,6 +41,7 @@ struct fault_plan {
 	bool forever;
 	uint64_t count; /* of operations of these kinds that came */
 	uint64_t failed;
+	unsigned unsynced; /* files with a change that no flush has made durable since */
 };
 /* f takes part from now on. The plan outlives the file. */
 void file_fault_follow(struct file *f, struct fault_plan *plan);
