@@ -127,7 +127,7 @@ static void tell_kernel(const struct commit *c)
 {
 	data_changed();
 	for (unsigned depth = 1; depth <= c->depth; depth++)
-		kernel_settle_range(node_make(DISK_LAYER_0 + depth, LEAF_DISK), 0, UINT64_MAX);
+		kernel_disk_changed(DISK_LAYER_0 + depth);
 }
 
 static void run(void *arg)
@@ -145,13 +145,15 @@ static void run(void *arg)
 		.cancelled = is_cancelled,
 	};
 	g_autoptr(GError) error = NULL;
+	bool ok = image_commit(&commit, &error);
 
-	if (image_commit(&commit, &error))
+	/* Before anybody sees that it has ended, and looks at what the base got. */
+	if (job.begun)
+		tell_kernel(c);
+	if (ok)
 		note_success(c);
 	else
 		note_failure(c, error);
-	if (job.begun)
-		tell_kernel(c);
 	co_queue_wake_all(&job.waiters);
 	control_changed(FILE_NAME);
 	g_free(c);
@@ -266,7 +268,11 @@ int control_commit_command(struct tree *t, struct control_open *o, char *line, G
 		ret = take_base(t, line, &depth, error);
 	if (!ret)
 		ret = may_start(t, error);
-	return ret ? ret : start(t, depth, rate, error);
+	if (ret)
+		return ret;
+	/* What was written before is to be in the base, and may make the disk longer first. */
+	kernel_settle();
+	return start(t, depth, rate, error);
 }
 
 static void show(GString *out, const char *key, const char *value)

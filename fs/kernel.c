@@ -127,6 +127,18 @@ void kernel_changed(struct tree *t)
 		drop(g_array_index(nodes, uint64_t, i), 0, UINT64_MAX);
 }
 
+void kernel_disk_changed(unsigned disk)
+{
+	g_autoptr(GArray) nodes = known_now();
+
+	for (guint i = 0; i < nodes->len; i++) {
+		uint64_t node = g_array_index(nodes, uint64_t, i);
+
+		if (node_disk(node) == disk)
+			drop(node, 0, UINT64_MAX);
+	}
+}
+
 /* ---- attributes ---- */
 
 #define ATTR_DELAY 100000000 /* nanoseconds: one call for many writes */

@@ -43,6 +43,8 @@ void kernel_settle(void);
  * written first, so settle before the change.
  */
 void kernel_changed(struct tree *t);
+/* The same for the files of one disk, such as a layer. */
+void kernel_disk_changed(unsigned disk);
 
 /*
  * The blocks that files take have changed: stat(2) will ask anew, within ATTR_DELAY for what was

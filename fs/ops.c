@@ -29,11 +29,14 @@
 
 /* ---- attributes ---- */
 
-/* In a writable mount partitions and snapshots come and go, and the kernel is to ask each time. */
+/* In a writable mount partitions and snapshots come and go, layers change their sizes, and the
+ * kernel is to ask each time. */
 static bool names_are_fixed(const struct tree *t, uint64_t dir)
 {
+	unsigned leaf = node_leaf(dir);
+
 	return !tree_is_writable(t) ||
-	       (node_leaf(dir) != LEAF_PARTITIONS && node_leaf(dir) != LEAF_SNAPSHOTS);
+	       (leaf != LEAF_PARTITIONS && leaf != LEAF_SNAPSHOTS && leaf != LEAF_LAYERS);
 }
 
 int ops_fill_entry(struct tree *t, uint64_t dir, uint64_t node, struct fuse_entry_param *e)

@@ -16,10 +16,17 @@ struct tree_view {
 	GPtrArray *retired;	/* tables that windows may still look into */
 };
 
+/* A file of layers/. */
+struct tree_layer {
+	char *name;
+	uint64_t size; /* as it was shown last */
+	unsigned turn; /* how often that was another one */
+};
+
 struct tree {
 	struct image *img, *top; /* top: a view of img with -o snapshot= */
 	const struct tree_look *look;
-	GPtrArray *layers;    /* of char *: names, top first */
+	GArray *layers;	      /* of struct tree_layer, top first */
 	GPtrArray *snapshots; /* of struct snapshot; NULL until asked for */
 	GPtrArray *snapshot_names;
 	GHashTable *snapshot_index; /* name -> index; owns the names */

@@ -35,6 +35,11 @@ static char *layer_name(struct image *layer, unsigned depth)
 	return g_strdup_printf("%u-%s.raw", depth, name);
 }
 
+static void layer_clear(void *data)
+{
+	g_free(((struct tree_layer *)data)->name);
+}
+
 static void view_free(void *data)
 {
 	struct tree_view *v = data;
@@ -52,7 +57,8 @@ struct tree *tree_new(struct image *img, const char *snapshot, const struct tree
 
 	t->img = image_ref(img);
 	t->look = look;
-	t->layers = g_ptr_array_new_with_free_func(g_free);
+	t->layers = g_array_new(FALSE, FALSE, sizeof(struct tree_layer));
+	g_array_set_clear_func(t->layers, layer_clear);
 	t->views = g_hash_table_new_full(NULL, NULL, NULL, view_free);
 	t->turns = g_hash_table_new(NULL, NULL);
 	if (snapshot) {
@@ -67,8 +73,11 @@ struct tree *tree_new(struct image *img, const char *snapshot, const struct tree
 	} else {
 		t->top = image_ref(img);
 	}
-	for (struct image *l = img; l; l = l->backing)
-		g_ptr_array_add(t->layers, layer_name(l, t->layers->len));
+	for (struct image *l = img; l; l = l->backing) {
+		struct tree_layer layer = {layer_name(l, t->layers->len), l->size, 0};
+
+		g_array_append_val(t->layers, layer);
+	}
 	return t;
 }
 
@@ -78,7 +87,7 @@ void tree_free(struct tree *t)
 		return;
 	g_hash_table_unref(t->views);
 	g_hash_table_unref(t->turns);
-	g_ptr_array_unref(t->layers);
+	g_array_unref(t->layers);
 	tree_drop_snapshot_list(t);
 	if (t->numbers)
 		g_array_unref(t->numbers);
@@ -235,7 +244,7 @@ bool tree_node_is_writable(const struct tree *t, uint64_t node)
 bool tree_node_changes(const struct tree *t, uint64_t node)
 {
 	return tree_node_is_writable(t, node) ||
-	       (t->look->writable && node == node_make(DISK_LAYER_0, LEAF_DISK));
+	       (t->look->writable && node_disk(node) == DISK_LAYER_0);
 }
 
 int tree_window(struct tree *t, uint64_t node, struct window *w)
@@ -284,6 +293,22 @@ uint64_t tree_parent(uint64_t dir)
 	return root;
 }
 
+/*
+ * A layer that a commit or the disk's resizing made longer or shorter. With its write-back cache
+ * the kernel keeps the size of a file that it knows, so it becomes another file.
+ */
+static uint64_t layer_node(struct tree *t, unsigned depth)
+{
+	struct tree_layer *l = &g_array_index(t->layers, struct tree_layer, depth);
+	const struct image *img = layer_image(t, depth);
+
+	if (img && img->size != l->size) {
+		l->size = img->size;
+		l->turn++;
+	}
+	return node_make(DISK_LAYER_0 + depth, LEAF_DISK) | (uint64_t)l->turn << NODE_TURN_SHIFT;
+}
+
 static int partitions_child(struct tree *t, uint64_t dir, uint64_t index, unsigned *number)
 {
 	const struct partition_table *table;
@@ -322,8 +347,8 @@ int tree_child(struct tree *t, uint64_t dir, uint64_t index, uint64_t *child, ch
 	case LEAF_LAYERS:
 		if (index >= t->layers->len)
 			return -ENOENT;
-		*child = node_make(DISK_LAYER_0 + (unsigned)index, LEAF_DISK);
-		g_strlcpy(buf, g_ptr_array_index(t->layers, index), 256);
+		*child = layer_node(t, (unsigned)index);
+		g_strlcpy(buf, g_array_index(t->layers, struct tree_layer, index).name, 256);
 		return 0;
 	case LEAF_SNAPSHOTS:
 		ret = tree_need_snapshots(t);

@@ -22,7 +22,8 @@
 
 /*
  * A node number is disk << 16 | leaf. The root is disk 0, leaf 1, as FUSE wants it. A partition
- * that a new table put elsewhere is another file for the kernel: bits 48 and up count that.
+ * that a new table put elsewhere, and a layer that has another size, is another file for the
+ * kernel: bits 48 and up count that.
  */
 #define NODE_TURN_SHIFT 48
 enum tree_leaf {

@@ -105,6 +105,31 @@ imgtool convert -O raw base.qcow2 after
 same_bytes before after
 sound base.qcow2
 
+# ---- what only the kernel has as yet, behind the end of the base; its file shows it, and is longer
+
+make_chain
+mount_imgfs -o rw top.qcow2 m
+cp --sparse=never m/layers/1-mid.raw before
+truncate -s 66M before
+random_data d $((2 << 20)) | dd of=before bs=1M seek=64 conv=notrunc iflag=fullblock status=none
+python3 - m before <<'END'
+import os, sys, time
+m, before = sys.argv[1], open(sys.argv[2], "rb").read()
+fd = os.open(m + "/disk.raw", os.O_RDWR)
+assert os.pwrite(fd, before[64 << 20:], 64 << 20) == 2 << 20
+with open(m + "/control/commit", "w") as f:
+    f.write("\n")
+while "state: running" in open(m + "/control/commit").read():
+    time.sleep(0.01)
+# At once: the kernel has been told before that is seen.
+assert "state: done" in open(m + "/control/commit").read()
+assert open(m + "/layers/1-mid.raw", "rb").read() == before, "what the base's file shows"
+END
+same_bytes before m/disk.raw
+unmount m
+imgtool convert -O raw mid.qcow2 after
+same_bytes before after
+
 # ---- refusals, each before anything was done
 
 make_chain

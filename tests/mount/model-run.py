@@ -36,6 +36,53 @@ def run(*argv, ok=(0,)):
     return done.stdout.decode(errors="replace")
 
 
+def qcow2_options(rng):
+    """Options of a new image, and its cluster size."""
+    cluster = 512 << rng.randrange(13)
+    options = [f"cluster_size={cluster}"]
+    if rng.randrange(6) == 0:
+        options.append("compat=0.10")
+        return options, cluster
+    if cluster >= 16 * KIB and rng.randrange(3) == 0:
+        options.append("extended_l2=on")
+    if rng.randrange(3) == 0:
+        options.append("lazy_refcounts=on")
+    if rng.randrange(4) == 0:
+        options.append("compression_type=zstd")
+    if rng.randrange(6) == 0:
+        options.append("data_file=DATA")
+    elif rng.randrange(2) == 0:
+        options.append(f"refcount_bits={rng.choice((1, 2, 4, 8, 32, 64))}")
+    return options, cluster
+
+
+def is_v2(options):
+    return "compat=0.10" in options
+
+
+def has_data_file(options):
+    return any(word.startswith("data_file") for word in options)
+
+
+def can_have_snapshots(options):
+    # A cluster of all snapshots and the disk has to be counted.
+    return not (has_data_file(options) or {"refcount_bits=1", "refcount_bits=2"} & set(options))
+
+
+class Base:
+    """An image below the disk's own."""
+
+    def __init__(self, rng, form, name):
+        self.form, self.name, self.options = form, f"{name}.{form}", []
+        # A backing file may be shorter or longer than what stands upon it.
+        self.size = rng.choice((START, START, SMALLEST, SMALLEST + 3 * 512, START + MIB))
+        if form == "qcow2":
+            self.options, _ = qcow2_options(rng)
+
+    def __str__(self):
+        return f"{self.form}:{self.size}:{','.join(self.options)}"
+
+
 class Kind:
     """An image and a mode, chosen at random."""
 
@@ -43,41 +90,37 @@ class Kind:
         self.mode = rng.choice(("rw", "rw", "rw", "overlay", "scratch"))
         self.files = rng.choice(("alone", "partitions", "partitions"))
         self.format = rng.choice(("qcow2",) * 5 + ("raw",))
-        self.options, self.cluster, self.base = [], 64 * KIB, None
+        self.options, self.cluster, self.bases = [], 64 * KIB, []
         self.snapshots = self.resize = True
         if self.format == "raw":
             self.snapshots = self.mode != "rw"
-            return
-        self.cluster = 512 << rng.randrange(13)
-        self.options = [f"cluster_size={self.cluster}"]
-        if rng.randrange(6) == 0:
-            self.options.append("compat=0.10")
-            # With snapshots the size of such an image stays as it is.
-            if self.mode != "overlay":
-                self.snapshots = rng.choice((False, True))
-                self.resize = not self.snapshots
         else:
-            self.modern(rng)
-        if rng.randrange(3) == 0:
-            self.base = rng.choice(("raw", "qcow2"))
+            self.qcow2(rng)
+        below = self.bases or self.mode == "overlay"
+        self.commit = bool(below) and self.mode != "scratch" and rng.randrange(3) > 0
 
-    def modern(self, rng):
-        if self.cluster >= 16 * KIB and rng.randrange(3) == 0:
-            self.options.append("extended_l2=on")
-        if rng.randrange(3) == 0:
-            self.options.append("lazy_refcounts=on")
-        if rng.randrange(6) == 0:
-            self.options.append("data_file=data.raw")
-            self.snapshots = self.mode != "rw"
-        elif rng.randrange(2) == 0:
-            bits = rng.choice((1, 2, 4, 8, 32, 64))
-            self.options.append(f"refcount_bits={bits}")
-            # A cluster of all snapshots and the disk has to be counted.
-            if bits < 4:
-                self.snapshots = self.mode != "rw"
+    def qcow2(self, rng):
+        self.options, self.cluster = qcow2_options(rng)
+        if self.mode == "rw":
+            self.snapshots = can_have_snapshots(self.options)
+        if is_v2(self.options) and self.mode != "overlay":
+            # With snapshots the size of such an image stays as it is.
+            self.snapshots = rng.choice((False, True))
+            self.resize = not self.snapshots
+        if rng.randrange(5) < 2:
+            self.bases = [Base(rng, rng.choice(("raw", "qcow2", "qcow2")), "base")]
+            if self.bases[0].form == "qcow2" and rng.randrange(3) == 0:
+                self.bases.append(Base(rng, rng.choice(("raw", "qcow2")), "bottom"))
+
+    def below(self):
+        """Names of the images that can be committed into, the nearest first."""
+        names = [base.name for base in self.bases]
+        return ["disk." + self.format] + names if self.mode == "overlay" else names
 
     def __str__(self):
-        return f"{self.mode} {self.files} {self.format} {','.join(self.options)} base={self.base}"
+        bases = " over ".join(map(str, self.bases))
+        commit = " commit" if self.commit else ""
+        return f"{self.mode} {self.files}{commit} {self.format} {','.join(self.options)} base={bases or None}"
 
 
 class Trial:
@@ -88,6 +131,7 @@ class Trial:
         self.image = "disk." + kind.format
         self.written = "over.qcow2" if kind.mode == "overlay" else self.image
         self.untouched = {}
+        self.old = None
 
     def make_disk(self, path, size):
         table = bytearray(512)
@@ -101,25 +145,50 @@ class Trial:
                 out.write(self.rng.randbytes(self.rng.choice((512, 4096, 300000))))
             out.truncate(size)
 
+    def make(self, form, name, options, size, below):
+        """An image with data: a copy of a new disk, or some clusters above another image."""
+        words = [word for text in options for word in ("-o", text.replace("DATA", name + ".data"))]
+        if below:
+            run("qemu-img", "create", "-q", "-f", form, *words, "-b", below.name, "-F", below.form, name, str(size))
+            for _ in range(self.rng.randrange(4)):
+                at, length = self.rng.randrange(1, size // 512 - 600) * 512, self.rng.choice((512, 300032))
+                run("qemu-io", "-f", form, "-c", f"write -P {self.rng.randrange(256)} {at} {length}", name)
+            return
+        self.make_disk("first.raw", size)
+        packed = form == "qcow2" and not has_data_file(options) and self.rng.randrange(4) == 0
+        run("qemu-img", "convert", *(["-c"] if packed else []), "-f", "raw", "-O", form, *words, "first.raw", name)
+
     def prepare(self):
         kind = self.kind
-        self.make_disk("first.raw", START)
-        options = [word for text in kind.options for word in ("-o", text)]
-        if kind.base:
-            # A backing file may be shorter than what stands upon it.
-            short = self.rng.choice((START, SMALLEST))
-            os.truncate("first.raw", short)
-            base = "base." + kind.base
-            run("qemu-img", "convert", "-f", "raw", "-O", kind.base, "first.raw", base)
-            run("qemu-img", "create", "-q", "-f", "qcow2", *options, "-b", base, "-F", kind.base,
-                self.image, str(START))
-            self.keep(base)
+        bases = kind.bases
+        for number in reversed(range(len(bases))):
+            base = bases[number]
+            self.make(base.form, base.name, base.options, base.size, (bases + [None])[number + 1])
+        self.make(kind.format, self.image, kind.options, START, bases[0] if bases else None)
+        self.prepare_old()
+        for path in [base.name for base in bases] + ([self.image] if kind.mode != "rw" else []):
+            if not kind.commit:
+                self.keep(path)
+                if os.path.exists(path + ".data"):
+                    self.keep(path + ".data")
+
+    def prepare_old(self):
+        """A snapshot in the image below, which shares its clusters."""
+        kind = self.kind
+        if kind.mode == "overlay":
+            form, name, options = kind.format, self.image, kind.options
+        elif kind.bases:
+            form, name, options = kind.bases[0].form, kind.bases[0].name, kind.bases[0].options
         else:
-            run("qemu-img", "convert", "-f", "raw", "-O", kind.format, *options, "first.raw", self.image)
-        if kind.mode != "rw":
-            for path in (self.image, "data.raw"):
-                if os.path.exists(path):
-                    self.keep(path)
+            return
+        if form != "qcow2" or is_v2(options) or not can_have_snapshots(options) or self.rng.randrange(2):
+            return
+        run("qemu-img", "snapshot", "-c", "old", name)
+        self.old = name
+        self.copy_old("old.kept")
+
+    def copy_old(self, to):
+        run("imgtool", "convert", "-f", "qcow2", "-l", "snapshot.name=old", "-O", "raw", self.old, to)
 
     def keep(self, path):
         shutil.copyfile(path, path + ".kept")
@@ -129,10 +198,11 @@ class Trial:
         rng = self.rng
         mode = "overlay=over.qcow2" if self.kind.mode == "overlay" else self.kind.mode
         words = [mode, f"format={self.kind.format}"]
-        words += rng.sample(("sync", "cache=none", "cache=writethrough", "discard=ignore"),
-                            rng.choice((0, 0, 1, 2)))
-        if {"cache=none", "cache=writethrough"} <= set(words):
-            words.remove("cache=none")
+        if mode == "scratch" and rng.randrange(2):
+            words[0] = "scratch=" + rng.choice(("0", "1M"))
+        words += rng.sample(("sync", "discard=ignore"), rng.choice((0, 0, 1, 2)))
+        if rng.randrange(2):
+            words.append("cache=" + rng.choice(("none", "writethrough", "directsync", "unsafe")))
         if rng.randrange(2):
             words.append("detect_zeroes=" + rng.choice(("on", "unmap")))
         if rng.randrange(4) == 0:
@@ -145,6 +215,7 @@ class Trial:
     def excluded(self):
         words = [] if self.kind.snapshots else ["snapshot"]
         words += [] if self.kind.resize else ["truncate"]
+        words += [] if self.kind.commit or not self.kind.below() else ["commit"]
         words += os.environ.get("MODEL_EXCLUDE", "").split()
         return ",".join(words) or "nothing"
 
@@ -163,9 +234,10 @@ class Trial:
             alone = self.kind.files == "alone"
             windows = [] if alone else [word for number, (start, count) in enumerate(PARTITIONS) for word in (
                 "-w", f"m/partitions/{number + 1}.raw:{start * 512}:{count * 512}")]
+            bases = [word for name in self.kind.below() if self.kind.commit for word in ("-b", name)]
             run(self.program, "-s", str(seed), "-n", str(operations), "-g", str(self.kind.cluster),
                 "-m", str(SMALLEST), "-M", str(LARGEST), "-S", "state", "-x", self.excluded(),
-                *windows, "-d", "m", "m/disk.raw")
+                *windows, *bases, "-d", "m", "m/disk.raw")
         except Wrong as error:
             raise Wrong(f"-o {options} seed {seed}: {error}") from None
         finally:
@@ -198,9 +270,14 @@ class Trial:
             os.mkdir("state")
             return
         form = self.kind.format if self.written == self.image else "qcow2"
-        if form == "qcow2":
-            run("qemu-img", "check", "-q", "-f", form, self.written)
-            run("imgtool", "check", "-q", "-f", form, self.written)
+        for name in [self.written] + self.kind.below():
+            if name.endswith("qcow2"):
+                run("qemu-img", "check", "-q", "-f", "qcow2", name)
+                run("imgtool", "check", "-q", "-f", "qcow2", name)
+        if self.old:
+            self.copy_old("old.now")
+            if not filecmp.cmp("old.now", "old.kept", shallow=False):
+                raise Wrong(f"the snapshot in {self.old} was changed")
         self.same(form, self.written, "state/disk")
         snapshots = sorted(glob.glob("state/snapshot.*"))
         for path in snapshots:

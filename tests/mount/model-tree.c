@@ -21,8 +21,7 @@ static void path_of(char out[512], const char *folder, const char *name)
 	snprintf(out, 512, "%s/%s/%s", mount_dir, folder, name);
 }
 
-/* Writes one line into a control file: 0, or what write or close says. */
-static int control(const char *file, const char *format, ...)
+int control(const char *file, const char *format, ...)
 {
 	char path[512], line[256];
 	va_list args;
@@ -60,24 +59,42 @@ static void new_name(char name[32])
 	} while (stat(path, &st) == 0);
 }
 
+/* A command that is refused because a commit runs, or would be if that had not ended just now. */
+static bool is_refused(int err)
+{
+	if (!commit_may_run())
+		return false;
+	if (err == EBUSY)
+		return true;
+	commit_forget();
+	return false;
+}
+
+bool snapshot_make(char name[32])
+{
+	char path[512];
+	int err = 0;
+
+	new_name(name);
+	path_of(path, "snapshots", name);
+	note("create snapshot %s", name);
+	if (rnd(2))
+		err = control("snapshot", "create %s\n", name);
+	else if (mkdir(path, 0700))
+		err = errno;
+	if (is_refused(err))
+		return false;
+	if (err)
+		wrong("create %s: %s", name, strerror(err));
+	return true;
+}
+
 bool snapshot_create(void)
 {
 	struct snapshot *s = &snapshots[snapshot_count];
-	char path[512];
 
-	if (snapshot_count == MAX_SNAPSHOTS || !allowed("snapshot"))
+	if (snapshot_count == MAX_SNAPSHOTS || !allowed("snapshot") || !snapshot_make(s->name))
 		return false;
-	new_name(s->name);
-	path_of(path, "snapshots", s->name);
-	note("create snapshot %s", s->name);
-	if (rnd(2)) {
-		int err = control("snapshot", "create %s\n", s->name);
-
-		if (err)
-			wrong("create %s: %s", s->name, strerror(err));
-	} else if (mkdir(path, 0700)) {
-		wrong("mkdir %s: %s", path, strerror(errno));
-	}
 	s->bytes = malloc(max_size);
 	if (!s->bytes)
 		wrong("memory");
@@ -87,14 +104,11 @@ bool snapshot_create(void)
 	return true;
 }
 
-bool snapshot_delete(void)
+void snapshot_remove(struct snapshot *s)
 {
-	struct snapshot *s = any_snapshot();
 	char path[512];
 	int err = 0;
 
-	if (!s || rnd(2))
-		return false;
 	note("delete snapshot %s", s->name);
 	path_of(path, "snapshots", s->name);
 	if (rnd(2))
@@ -107,6 +121,15 @@ bool snapshot_delete(void)
 		wrong("%s is still there", path);
 	free(s->bytes);
 	*s = snapshots[--snapshot_count];
+}
+
+bool snapshot_delete(void)
+{
+	struct snapshot *s = any_snapshot();
+
+	if (!s || rnd(2))
+		return false;
+	snapshot_remove(s);
 	return true;
 }
 
@@ -155,38 +178,78 @@ bool snapshot_apply(void)
 	return true;
 }
 
+/* Into buf: len bytes of the snapshot's disk, which has the size that it should have. */
+static void read_snapshot(const struct snapshot *s, uint64_t at, uint8_t *buf, size_t len)
+{
+	char path[512], file[64];
+	struct stat st;
+	size_t n = 0;
+	int fd;
+
+	snprintf(file, sizeof(file), "%s/disk.raw", s->name);
+	path_of(path, "snapshots", file);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st))
+		wrong("open %s: %s", path, strerror(errno));
+	if ((uint64_t)st.st_size != s->size)
+		wrong("%s has %" PRIu64 " bytes, not %" PRIu64, path, (uint64_t)st.st_size,
+		      s->size);
+	while (n < len) {
+		ssize_t ret = pread(fd, buf + n, len - n, (off_t)(at + n));
+
+		if (ret <= 0)
+			wrong("read %s: %s", path, ret ? strerror(errno) : "nothing there");
+		n += (size_t)ret;
+	}
+	close(fd);
+}
+
+void snapshot_take(struct snapshot *s)
+{
+	s->bytes = calloc(1, max_size);
+	if (!s->bytes)
+		wrong("memory");
+	read_snapshot(s, 0, s->bytes, s->size);
+}
+
 bool snapshot_read(void)
 {
 	const struct snapshot *s = any_snapshot();
-	char path[512], file[64];
 	uint8_t *buf;
 	uint64_t at;
 	size_t len;
-	struct stat st;
-	int fd;
 
 	if (!s)
 		return false;
-	snprintf(file, sizeof(file), "%s/disk.raw", s->name);
-	path_of(path, "snapshots", file);
 	at = rnd(s->size);
 	len = 1 + rnd(rnd(2) ? 8192 : 1 << 20);
 	if (len > s->size - at)
 		len = s->size - at;
 	note("read of snapshot %s %" PRIu64 " %zu", s->name, at, len);
 	buf = malloc(len);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) || !buf)
-		wrong("open %s: %s", path, strerror(errno));
-	if ((uint64_t)st.st_size != s->size)
-		wrong("%s has %" PRIu64 " bytes, not %" PRIu64, path, (uint64_t)st.st_size,
-		      s->size);
-	if (pread(fd, buf, len, (off_t)at) != (ssize_t)len)
-		wrong("read %s: %s", path, strerror(errno));
-	same(path, buf, s->bytes + at, at, len);
+	if (!buf)
+		wrong("memory");
+	read_snapshot(s, at, buf, len);
+	same(s->name, buf, s->bytes + at, at, len);
 	free(buf);
-	close(fd);
 	return true;
+}
+
+/* Less than before only while nobody may write behind the end. */
+static void shrink(uint64_t to)
+{
+	int err;
+
+	if (rnd(2) && control("resize", "--shrink %" PRIu64 "\n", to) != EBUSY)
+		wrong("shrinking with open files");
+	windows_close();
+	err = control("resize", "--shrink %" PRIu64 "\n", to);
+	if (!is_refused(err)) {
+		if (err)
+			wrong("resize to %" PRIu64 ": %s", to, strerror(err));
+		set_size(to);
+	}
+	windows_open();
 }
 
 bool control_size(void)
@@ -196,24 +259,41 @@ bool control_size(void)
 
 	if (!allowed("truncate") || !allowed("resize"))
 		return false;
-	/* Less than before only while nobody may write behind the end. */
 	if (to < size) {
-		if (rnd(2) && control("resize", "--shrink %" PRIu64 "\n", to) != EBUSY)
-			wrong("shrinking with open files");
-		windows_close();
+		shrink(to);
+		return true;
 	}
-	err = control("resize", "%s%" PRIu64 "\n", to < size ? "--shrink " : "", to);
+	err = control("resize", "%" PRIu64 "\n", to);
+	if (is_refused(err))
+		return false;
 	if (err)
 		wrong("resize to %" PRIu64 ": %s", to, strerror(err));
-	if (to < size) {
-		set_size(to);
-		windows_open();
-	}
 	set_size(to);
 	return true;
 }
 
-bool control_commit(void)
+void truncate_to(uint64_t to)
 {
-	return false;
+	int err = 0;
+
+	note("truncate %" PRIu64 " to %" PRIu64, size, to);
+	if (ftruncate(windows[0].fd, (off_t)to))
+		err = errno;
+	if (is_refused(err))
+		return;
+	if (err)
+		wrong("truncate to %" PRIu64 ": %s", to, strerror(err));
+	set_size(to);
+}
+
+/* In a file that is open for writing. */
+void refusals(void)
+{
+	const struct snapshot *s = any_snapshot();
+
+	if (s && control("snapshot", "apply %s\n", s->name) != EBUSY)
+		wrong("apply with open files");
+	if (allowed("truncate") && allowed("resize") &&
+	    control("resize", "--shrink %" PRIu64 "\n", size - SECTOR) != EBUSY)
+		wrong("shrinking with open files");
 }

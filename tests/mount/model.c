@@ -4,12 +4,13 @@
  * is read, through whichever file, must be what the model says.
  *
  * usage: model [-s SEED] [-n OPERATIONS] [-t SECONDS] [-g GRAIN] [-m MIN] [-M MAX] [-S FOLDER]
- *		[-x WORDS] [-w FILE:START:SIZE]... [-d MOUNT] FILE
+ *		[-x WORDS] [-w FILE:START:SIZE]... [-d MOUNT] [-b NAME]... FILE
  *
  * FILE is the disk, -w a file that shows a part of it (a partition), MOUNT the mount's folder, for
  * snapshots and control files. MIN and MAX bound the sizes that truncate gives. Places are chosen
  * at multiples of GRAIN (a cluster) rather often. -x: operations to leave out, with commas. FOLDER
- * keeps the model of the disk and of each snapshot as raw files between runs. The first sector is
+ * keeps the model of the disk and of each snapshot as raw files between runs. -b: an image that
+ * may be committed into, as control/commit knows it, the one right below first. The first sector is
  * never written to: it has the partition table.
  */
 #include "config.h"
@@ -28,8 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MAX_LEN (512u << 10)
-#define NOTES	40
+#define NOTES 40
 
 uint8_t *bytes;
 uint64_t size, min_size, max_size;
@@ -37,6 +37,8 @@ struct window windows[MAX_WINDOWS];
 unsigned window_count;
 struct snapshot snapshots[MAX_SNAPSHOTS];
 unsigned snapshot_count;
+const char *base_names[MAX_BASES];
+unsigned base_count;
 const char *mount_dir, *exclude = "";
 
 static uint64_t seed = 1, grain = 65536, done;
@@ -51,7 +53,7 @@ uint64_t rnd(uint64_t below)
 	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
 	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
 	z ^= z >> 31;
-	return below ? z % below : 0;
+	return below ? z % below : z;
 }
 
 bool allowed(const char *word)
@@ -190,7 +192,8 @@ static struct place choose(uint64_t align, bool writing, bool growing)
 	uint64_t limit = window_size(p.w),
 		 len = 1 + rnd(rnd(4) ? rnd(2) ? 4096 : 2 * grain : MAX_LEN);
 
-	growing = growing && p.w == &windows[0] && allowed("truncate") && rnd(4) == 0;
+	growing = growing && p.w == &windows[0] && allowed("truncate") && rnd(4) == 0 &&
+		  !commit_may_run();
 	if (growing) {
 		limit = max_size;
 		align = SECTOR;
@@ -262,6 +265,7 @@ static void put(const char *what, int fd, const struct place *p)
 		n += (size_t)ret;
 	}
 	memcpy(bytes + p->disk, buffer, p->len);
+	touch(p->disk, p->len);
 	grown(p);
 }
 
@@ -316,6 +320,7 @@ static void op_map_write(void)
 	fill(buffer, p.len);
 	memcpy(p.w->map + p.at, buffer, p.len);
 	memcpy(bytes + p.disk, buffer, p.len);
+	touch(p.disk, p.len);
 	from = (uintptr_t)(p.w->map + p.at) & ~(uintptr_t)4095;
 	if (sync && msync((void *)from, (uintptr_t)(p.w->map + p.at) + p.len - from, MS_SYNC))
 		failed("msync", &p);
@@ -340,6 +345,7 @@ static void op_punch(void)
 		      (off_t)p.len))
 		failed("punch", &p);
 	memset(bytes + p.disk, 0, p.len);
+	touch(p.disk, p.len);
 }
 
 static void op_zero(void)
@@ -352,6 +358,7 @@ static void op_zero(void)
 		      (off_t)p.len))
 		failed("zero", &p);
 	memset(bytes + p.disk, 0, p.len);
+	touch(p.disk, p.len);
 	grown(&p);
 }
 
@@ -372,10 +379,7 @@ static void op_truncate(void)
 
 	if (rnd(3) == 0)
 		to = size - rnd((size - min_size) / SECTOR + 1) % 64 * SECTOR;
-	note("truncate %" PRIu64 " to %" PRIu64, size, to);
-	if (ftruncate(windows[0].fd, (off_t)to))
-		wrong("truncate to %" PRIu64 ": %s", to, strerror(errno));
-	set_size(to);
+	truncate_to(to);
 }
 
 static void op_sync(void)
@@ -409,6 +413,7 @@ static void op_copy(void)
 		n += (size_t)ret;
 	}
 	memcpy(bytes + to.disk, bytes + from.disk, to.len);
+	touch(to.disk, to.len);
 }
 
 /* Holes must read as zeroes: cp and tar believe it. */
@@ -481,16 +486,16 @@ void verify_all(void)
 
 static bool op_tree(unsigned which)
 {
-	static bool (*const table[])(void) = {snapshot_create, snapshot_create, snapshot_delete,
-					      snapshot_rename, snapshot_apply,	snapshot_read,
-					      snapshot_read,   control_size,	control_commit};
+	static bool (*const table[])(void) = {
+		snapshot_create, snapshot_create, snapshot_delete, snapshot_rename, snapshot_apply,
+		snapshot_read,	 snapshot_read,	  control_size,	   control_commit,  control_commit};
 
 	return mount_dir && table[which % (sizeof(table) / sizeof(table[0]))]();
 }
 
 static void op_tree_any(void)
 {
-	op_tree((unsigned)rnd(9));
+	op_tree((unsigned)rnd(10));
 }
 
 static const struct {
@@ -502,14 +507,15 @@ static const struct {
 	{"direct", 8, op_direct_read}, {"mmap", 6, op_map_write}, {"mmap", 6, op_map_read},
 	{"punch", 5, op_punch},	       {"zero", 5, op_zero},	  {"allocate", 2, op_allocate},
 	{"truncate", 2, op_truncate},  {"sync", 2, op_sync},	  {"copy", 5, op_copy},
-	{"holes", 2, op_holes},	       {"reopen", 1, op_reopen},  {"tree", 2, op_tree_any},
-	{"burst", 1, burst},
+	{"holes", 2, op_holes},	       {"reopen", 1, op_reopen},  {"tree", 4, op_tree_any},
+	{"burst", 2, burst},
 };
 
 static void operation(void)
 {
 	unsigned sum = 0, at;
 
+	commit_look();
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
 		sum += table[i].weight;
 	at = (unsigned)rnd(sum);
@@ -577,7 +583,7 @@ int main(int argc, char **argv)
 	int opt;
 
 	window_count = 1;
-	while ((opt = getopt(argc, argv, "s:n:t:g:m:M:S:x:w:d:")) != -1) {
+	while ((opt = getopt(argc, argv, "s:n:t:g:m:M:S:x:w:d:b:")) != -1) {
 		if (opt == 's')
 			seed = strtoull(optarg, NULL, 0);
 		else if (opt == 'n')
@@ -596,6 +602,8 @@ int main(int argc, char **argv)
 			exclude = optarg;
 		else if (opt == 'd')
 			mount_dir = optarg;
+		else if (opt == 'b' && base_count < MAX_BASES)
+			base_names[base_count++] = optarg;
 		else if (opt != 'w' || !add_window(optarg))
 			return usage();
 	}
@@ -614,6 +622,9 @@ int main(int argc, char **argv)
 	verify_all();
 	for (done = 1; done <= operations && (uint64_t)(time(NULL) - start) < seconds; done++)
 		operation();
+	/* Or the end of the mount cancels it. */
+	if (rnd(2))
+		commit_wait();
 	if (rnd(2))
 		verify_all();
 	windows_close();
