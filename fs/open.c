@@ -8,6 +8,7 @@
 #include "fs/log.h"
 #include "fs/overlay.h"
 #include "image/cache.h"
+#include "io/holders.h"
 
 static void warn(void *arg, const char *sentence)
 {
@@ -92,15 +93,19 @@ static bool is_writable(const struct mount_options *o, const struct image *img, 
 	return false;
 }
 
-/* qemu-img's words for it are two lines. */
+/* qemu-img's words for a lock are two lines, and leave open who has it. */
 static void one_sentence(GError **error)
 {
-	char *question = error && *error ? strstr((*error)->message, "\nIs another process") : NULL;
+	static const char asks[] = "\nIs another process using the image [";
+	g_autofree char *name = NULL, *who = NULL;
+	char *question = error && *error ? strstr((*error)->message, asks) : NULL;
 
 	if (!question)
 		return;
+	name = g_strndup(question + strlen(asks), strcspn(question + strlen(asks), "]"));
 	*question = '\0';
-	g_prefix_error(error, "Another process uses the image: ");
+	who = holders_name(name);
+	g_prefix_error(error, "In use by %s: ", who ? who : "another process");
 }
 
 struct image *open_mounted(const struct mount_options *o, unsigned loops, bool first,

@@ -64,3 +64,24 @@ imgfs corrupt.qcow2 m 2>err
 one_sentence err imgfs "is marked as corrupt"
 unmount m
 refused 32 "Image is corrupt" rw corrupt.qcow2
+
+# Who has an image in use is named, as is the process by which to find it.
+mount_imgfs -o rw d.qcow2 m
+pid=$(imgfs_pids "$SCRATCH/m")
+mkdir m2
+expect_status 32 imgfs -o overlay=o2.qcow2 d.qcow2 m2
+one_sentence err imgfs "In use by imgfs -o rw d.qcow2 $SCRATCH/m (process $pid): Could not open 'd.qcow2'"
+[ ! -e o2.qcow2 ] || fail "an overlay was made of an image that is in use"
+unmount m
+qemu-img create -q -f qcow2 -b d.qcow2 -F qcow2 top.qcow2
+mkfifo say
+qemu-io top.qcow2 <say >/dev/null &
+qemu=$!
+exec 6>say
+wait_for_lock top.qcow2
+expect_status 32 imgfs -o rw d.qcow2 m
+one_sentence err imgfs "In use by qemu-io top.qcow2 (process $qemu): Could not open 'd.qcow2'"
+expect_status 32 imgfs top.qcow2 m
+one_sentence err imgfs "(process $qemu): Could not open 'top.qcow2'"
+exec 6>&-
+wait $qemu

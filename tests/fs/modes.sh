@@ -140,13 +140,13 @@ cleanup_add kill $holder
 wait_for_lock d.qcow2
 for options in rw ro scratch; do
 	refused 32 d.qcow2 $options
-	expect_output err "nother process uses the image"
+	expect_output err "In use by qemu-io"
 done
 kill -9 $holder
 wait $holder 2>/dev/null || true
 imgfs d.qcow2 "$SCRATCH/m"
 refused 32 d.qcow2 rw
-expect_output err "nother process uses the image"
+expect_output err "In use by imgfs"
 unmount m
 # Nor can it be written to while we do.
 mounted_by_us() { imgfs -o "$1" "$2" "$SCRATCH/m"; }
