@@ -188,6 +188,12 @@ void session_initialised(struct session *s)
 	__atomic_store_n(&s->initialised, true, __ATOMIC_RELEASE);
 }
 
+void session_lost_write(struct session *s)
+{
+	if (s->detached)
+		s->status = MOUNT_FAILED;
+}
+
 bool session_is_writable(const struct session *s)
 {
 	return s->look.writable;

@@ -60,6 +60,9 @@ void worker_waits_for_kernel(struct worker *w);
 void worker_goes_on(struct worker *w);
 /* INIT came: called by the handler; the session goes on when it was answered. */
 void session_initialised(struct session *s);
+/* What the kernel has sent could not be written. Once the mount has been told to end nobody else
+ * learns of it: then that is its exit status. */
+void session_lost_write(struct session *s);
 /* May the image be written to? */
 bool session_is_writable(const struct session *s);
 

@@ -148,6 +148,8 @@ static void run_write(struct call *c)
 	if (!ret && lasts_at_once(c))
 		ret = image_flush(w.img);
 	ret = told(&w, c->offset, c->size, "writing", ret);
+	if (ret)
+		session_lost_write(c->worker->session);
 	changed(c, c->node);
 	coherence_after_write(c->node, c->offset, c->size);
 	status_count(c->worker->tree, STATUS_WRITE, ret ? 0 : c->size);

@@ -40,21 +40,25 @@ random_data p 65536 | dd of=$part bs=64k conv=notrunc,fsync status=none
 unmount g
 qemu-img check -q g.qcow2
 
-mkdir small
-mount -t tmpfs -o size=8M none small
-qemu-img create -q -f qcow2 small/d.qcow2 64M
-imgfs -f -o rw small/d.qcow2 g 2>log &
-pid=$!
-cleanup_add unmount_now "$SCRATCH/g"
-for ((i = 0; i < 100; i++)); do
-	[ -e g/disk.raw ] && break
-	sleep 0.05
-done
-random_data first 1048576 >first
-dd if=first of=g/disk.raw conv=notrunc,fsync status=none
-python3 - g/disk.raw <<'EOF'
+# full_host NAME: the writer is told, what was durable stays, and with room again all goes on.
+full_host() {
+	local told=0 i
+	# What is removed later.
+	head -c 6M /dev/urandom >small/ballast
+	qemu-img create -q -f qcow2 -o cluster_size=4k small/d.qcow2 64M
+	imgfs -f -o rw small/d.qcow2 g 2>log &
+	pid=$!
+	cleanup_add unmount_now "$SCRATCH/g"
+	for ((i = 0; i < 100; i++)); do
+		[ -e g/disk.raw ] && break
+		sleep 0.05
+	done
+	random_data first 1048576 >first
+	dd if=first of=g/disk.raw conv=notrunc,fsync status=none
+	mkdir g/snapshots/early
+	python3 - g/disk.raw <<'EOF'
 import errno, os, random, sys
-fd = os.open(sys.argv[1], os.O_RDWR)
+fd, other = os.open(sys.argv[1], os.O_RDWR), os.open(sys.argv[1], os.O_RDWR)
 told = []
 data = random.Random(2).randbytes(1 << 20)
 for mib in range(1, 40):
@@ -63,25 +67,50 @@ for mib in range(1, 40):
     except OSError as e:
         told.append(e.errno)
         break
-for do in (os.fsync, os.close):
+for do, file in ((os.fsync, fd), (os.fsync, other), (os.close, fd), (os.close, other)):
     try:
-        do(fd)
+        do(file)
     except OSError as e:
         told.append(e.errno)
-assert told and all(e in (errno.ENOSPC, errno.EIO) for e in told), told
+assert len(told) >= 2 and all(e in (errno.ENOSPC, errno.EIO) for e in told), told
 assert errno.ENOSPC in told, told
 EOF
-cmp -n 1048576 first g/disk.raw || fail "what was there before cannot be read"
-[ "$(grep -c "No space left on device" log)" -eq 1 ] || fail "log: $(cat log)"
-expect_output log d.qcow2 offset
-grep -q "No space left on device" g/control/status || fail "control/status: $(cat g/control/status)"
-# With room again it is written to again.
-mount -o remount,size=64M small
-random_data second 3000000 >second
-dd if=second of=g/disk.raw bs=1M seek=20 conv=notrunc,fsync status=none
-fusermount3 -u g
-wait $pid || fail "status $? after a full host: $(cat log)"
-qemu-img check small/d.qcow2 >check || [ $? -eq 3 ] || fail "check: $(cat check)"
-qemu-img dd -f qcow2 -O raw if=small/d.qcow2 of=got bs=1M skip=20
-cmp -n 3000000 second got
+	cmp -n 1048576 first g/disk.raw || fail "$1: what was there before cannot be read"
+	cmp -n 1048576 first g/snapshots/early/disk.raw || fail "$1: the snapshot cannot be read"
+	[ "$(grep -c "No space left on device" log)" -eq 1 ] || fail "$1: log: $(cat log)"
+	expect_output log d.qcow2 offset
+	grep -q "No space left on device" g/control/status || fail "$1: control/status: $(cat g/control/status)"
+	# Commands are told too, or have still found room. Each needs some: at last there is none.
+	for ((i = 0; i < 200 && told == 0; i++)); do
+		mkdir g/snapshots/full-$i 2>err || told=1
+	done
+	[ $told -eq 1 ] || fail "$1: 200 snapshots on a full host"
+	expect_output err "No space left on device"
+	# With room again it is written to again.
+	rm small/ballast
+	random_data second 3000000 >second
+	dd if=second of=g/disk.raw bs=1M seek=20 conv=notrunc,fsync status=none
+	mkdir g/snapshots/late
+	rmdir g/snapshots/early
+	fusermount3 -u g
+	wait $pid || fail "$1: status $? after a full host: $(cat log)"
+	qemu-img check small/d.qcow2 >check || [ $? -eq 3 ] || fail "$1: check: $(cat check)"
+	for i in 0 1; do
+		[ $i = 0 ] || set -- "$1" -l late
+		qemu-img convert "${@:2}" -O raw small/d.qcow2 got
+		cmp -n 1048576 first got
+		cmp -n 3000000 -i 0:$((20 << 20)) second got
+	done
+}
+
+mkdir small
+mount -t tmpfs -o size=12M none small
+full_host tmpfs
 umount small
+if losetup -f >/dev/null 2>&1 && [ -n "$(type -P mkfs.ext4)" ]; then
+	truncate -s 14M host
+	mkfs.ext4 -q -O ^has_journal -m 0 host
+	mount -o loop host small
+	full_host ext4
+	umount small
+fi
