@@ -136,8 +136,8 @@ pids=$(imgfs_pids "$(realpath m)")
 kill "$pids"
 wait "$reader" "$second" 2>/dev/null || true
 exec 5<&-
-for ((i = 0; i < 100; i++)); do kill -0 "$pids" 2>/dev/null || break; sleep 0.05; done
-! kill -0 "$pids" 2>/dev/null || fail "readers keep imgfs from ending"
+for ((i = 0; i < 100; i++)); do runs "$pids" || break; sleep 0.05; done
+! runs "$pids" || fail "readers keep imgfs from ending"
 python3 - before after <<'PY'
 import json, sys
 for name in sys.argv[1:]:
