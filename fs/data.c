@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -205,7 +206,7 @@ struct memo {
 	uint64_t at;	/* the value of `changes` when counting began */
 	uint64_t again; /* loop_now from which on it is worth counting again */
 };
-static GMutex memo_lock;
+static pthread_mutex_t memo_lock = PTHREAD_MUTEX_INITIALIZER;
 static GHashTable *memo;
 static uint64_t changes; /* atomic */
 
@@ -229,12 +230,12 @@ static bool memo_get(uint64_t node, uint64_t *blocks)
 	struct memo *m;
 	bool found;
 
-	g_mutex_lock(&memo_lock);
+	pthread_mutex_lock(&memo_lock);
 	m = memo ? g_hash_table_lookup(memo, &node) : NULL;
 	found = m && is_fresh(m);
 	if (found)
 		*blocks = m->blocks;
-	g_mutex_unlock(&memo_lock);
+	pthread_mutex_unlock(&memo_lock);
 	return found;
 }
 
@@ -243,7 +244,7 @@ static uint64_t memo_put(struct memo counted)
 {
 	struct memo *m;
 
-	g_mutex_lock(&memo_lock);
+	pthread_mutex_lock(&memo_lock);
 	if (!memo)
 		memo = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
 	m = g_hash_table_lookup(memo, &counted.node);
@@ -255,15 +256,28 @@ static uint64_t memo_put(struct memo counted)
 		m = g_memdup2(&counted, sizeof(counted));
 		g_hash_table_insert(memo, m, m);
 	}
-	g_mutex_unlock(&memo_lock);
+	pthread_mutex_unlock(&memo_lock);
 	return counted.blocks;
+}
+
+static gboolean is_of_disk(void *key, void *value, void *disk)
+{
+	return node_disk(((const struct memo *)value)->node) == GPOINTER_TO_UINT(disk);
+}
+
+void data_forget_disk(unsigned disk)
+{
+	pthread_mutex_lock(&memo_lock);
+	if (memo)
+		g_hash_table_foreach_remove(memo, is_of_disk, GUINT_TO_POINTER(disk));
+	pthread_mutex_unlock(&memo_lock);
 }
 
 void data_clear(void)
 {
-	g_mutex_lock(&memo_lock);
+	pthread_mutex_lock(&memo_lock);
 	g_clear_pointer(&memo, g_hash_table_unref);
-	g_mutex_unlock(&memo_lock);
+	pthread_mutex_unlock(&memo_lock);
 }
 
 /* Bytes of data in the window; *hole: there is or may be one. */

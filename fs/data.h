@@ -35,6 +35,9 @@ uint64_t data_blocks(const struct window *w, uint64_t node);
 /* Data were written, or holes made: what data_blocks remembers is out of date. From any thread. */
 void data_changed(void);
 
+/* A snapshot is gone, and its disk's number with it: forgets what data_blocks remembers of it. */
+void data_forget_disk(unsigned disk);
+
 /* Frees the calling thread's buffers; what data_blocks remembers. */
 void data_thread_end(void);
 void data_clear(void);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "fs/control.h"
+#include "fs/data.h"
 #include "fs/events.h"
 #include "fs/handles.h"
 #include "fs/kernel.h"
@@ -135,10 +136,15 @@ int snapshot_delete(struct tree *t, void *arg, GError **error)
 	if (index < 0) {
 		ret = no_such(c, error);
 	} else {
+		unsigned disk = tree_snapshot_disk(t, (unsigned)index);
+
 		name = g_strdup(name_at(list, index));
-		if (bar_disk(tree_snapshot_disk(t, (unsigned)index), false)) {
+		if (bar_disk(disk, false)) {
 			ret = delete_barred(t, (unsigned)index, name, error);
 			handles_unbar();
+			/* No other snapshot ever gets its number. */
+			if (!ret)
+				data_forget_disk(disk);
 		} else {
 			ret = control_refuse(error, EBUSY, "a file of snapshot '%s' is open", name);
 		}
