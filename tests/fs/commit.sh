@@ -174,7 +174,7 @@ make_chain
 mount_imgfs -o rw top.qcow2 m
 random_data c $((16 << 20)) | dd of=m/disk.raw bs=1M conv=notrunc iflag=fullblock status=none
 cp --sparse=never m/disk.raw before
-echo "rate=2M" >m/control/commit
+echo "rate=256K" >m/control/commit
 refused EBUSY "runs already" ""
 refused EBUSY "runs already" "base=base.qcow2"
 ! mkdir m/snapshots/x 2>err || fail "a snapshot in the middle of a commit"
