@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -59,7 +60,7 @@ static const struct control_file files[] = {
 /* How often each file was said to have changed; atomic. */
 static unsigned changes[G_N_ELEMENTS(files)];
 /* Open files that can be polled for such a change. */
-static GMutex opens_lock;
+static pthread_mutex_t opens_lock = PTHREAD_MUTEX_INITIALIZER;
 static GQueue opens = G_QUEUE_INIT;
 /* Commands run one after another; a writable mount has one loop. */
 static struct co_mutex commands;
@@ -396,9 +397,9 @@ static unsigned *changes_of(const struct control_open *o)
 
 static void open_free(struct control_open *o)
 {
-	g_mutex_lock(&opens_lock);
+	pthread_mutex_lock(&opens_lock);
 	g_queue_remove(&opens, o);
-	g_mutex_unlock(&opens_lock);
+	pthread_mutex_unlock(&opens_lock);
 	if (o->events)
 		events_close(o->events);
 	if (o->poll)
@@ -407,7 +408,7 @@ static void open_free(struct control_open *o)
 		g_string_free(o->text, TRUE);
 	g_clear_pointer(&o->failed, g_bytes_unref);
 	g_string_free(o->line, TRUE);
-	g_mutex_clear(&o->lock);
+	pthread_mutex_destroy(&o->lock);
 	g_free(o);
 }
 
@@ -417,13 +418,13 @@ static struct control_open *open_new(const struct control_file *file)
 
 	o->file = file;
 	o->line = g_string_new(NULL);
-	g_mutex_init(&o->lock);
+	pthread_mutex_init(&o->lock, NULL);
 	if (!file->show)
 		o->events = events_open();
 	o->seen = __atomic_load_n(changes_of(o), __ATOMIC_ACQUIRE) - 1;
-	g_mutex_lock(&opens_lock);
+	pthread_mutex_lock(&opens_lock);
 	g_queue_push_tail(&opens, o);
-	g_mutex_unlock(&opens_lock);
+	pthread_mutex_unlock(&opens_lock);
 	return o;
 }
 
@@ -490,11 +491,11 @@ static int make_text(struct request *r)
 		g_string_free(text, TRUE);
 		return tell_failure(o->file->name, ret, error);
 	}
-	g_mutex_lock(&o->lock);
+	pthread_mutex_lock(&o->lock);
 	drop_text(o, r->offset);
 	o->text = text;
 	o->seen = seen;
-	g_mutex_unlock(&o->lock);
+	pthread_mutex_unlock(&o->lock);
 	return 0;
 }
 
@@ -506,16 +507,16 @@ static void run_read(struct request *r)
 	bool made;
 	int ret;
 
-	g_mutex_lock(&o->lock);
+	pthread_mutex_lock(&o->lock);
 	o->reader = r->fi.lock_owner;
 	made = has_text(r);
-	g_mutex_unlock(&o->lock);
+	pthread_mutex_unlock(&o->lock);
 	ret = made ? 0 : make_text(r);
 	if (ret) {
 		fuse_reply_err(r->req, -ret);
 		return;
 	}
-	g_mutex_lock(&o->lock);
+	pthread_mutex_lock(&o->lock);
 	if (o->text) {
 		uint64_t at = r->offset >= o->text_start ? r->offset - o->text_start : 0;
 
@@ -523,7 +524,7 @@ static void run_read(struct request *r)
 		len = MIN(r->size, o->text->len - at);
 		bytes = g_memdup2(o->text->str + at, len);
 	}
-	g_mutex_unlock(&o->lock);
+	pthread_mutex_unlock(&o->lock);
 	/* Last: with the answer the file may be closed, on another loop. */
 	fuse_reply_buf(r->req, bytes, len);
 }
@@ -555,9 +556,9 @@ static void run_write(struct request *r)
 	o->writer = r->fi.lock_owner;
 	ret = write_lines(r->tree, o, r->data, r->size);
 	co_mutex_unlock(&o->writing);
-	g_mutex_lock(&o->lock);
+	pthread_mutex_lock(&o->lock);
 	drop_text(o, r->offset + (ret ? 0 : r->size));
-	g_mutex_unlock(&o->lock);
+	pthread_mutex_unlock(&o->lock);
 	if (ret)
 		fuse_reply_err(r->req, -ret);
 	else
@@ -626,26 +627,26 @@ void control_op_poll(fuse_req_t req, struct fuse_file_info *fi, struct fuse_poll
 		events_reply_poll(o->events, req, ph);
 		return;
 	}
-	g_mutex_lock(&o->lock);
+	pthread_mutex_lock(&o->lock);
 	if (ph) {
 		if (o->poll)
 			fuse_pollhandle_destroy(o->poll);
 		o->poll = ph;
 	}
 	events = poll_events(o);
-	g_mutex_unlock(&o->lock);
+	pthread_mutex_unlock(&o->lock);
 	fuse_reply_poll(req, events);
 }
 
 static void notify(struct control_open *o)
 {
-	g_mutex_lock(&o->lock);
+	pthread_mutex_lock(&o->lock);
 	if (o->poll) {
 		fuse_lowlevel_notify_poll(o->poll);
 		fuse_pollhandle_destroy(o->poll);
 		o->poll = NULL;
 	}
-	g_mutex_unlock(&o->lock);
+	pthread_mutex_unlock(&o->lock);
 }
 
 void control_changed(const char *name)
@@ -653,12 +654,12 @@ void control_changed(const char *name)
 	for (unsigned i = 0; i < G_N_ELEMENTS(files); i++)
 		if (!strcmp(files[i].name, name))
 			__atomic_add_fetch(&changes[i], 1, __ATOMIC_ACQ_REL);
-	g_mutex_lock(&opens_lock);
+	pthread_mutex_lock(&opens_lock);
 	for (GList *l = opens.head; l; l = l->next) {
 		struct control_open *o = l->data;
 
 		if (!strcmp(o->file->name, name))
 			notify(o);
 	}
-	g_mutex_unlock(&opens_lock);
+	pthread_mutex_unlock(&opens_lock);
 }

@@ -8,6 +8,7 @@
 #define IMGFS_FS_CONTROL_H
 
 #include <glib.h>
+#include <pthread.h>
 #include <stdbool.h>
 
 #include "fs/fuse.h"
@@ -54,7 +55,7 @@ struct control_open {
 	GBytes *failed;		 /* a write that failed; NULL: none */
 	size_t failed_done;	 /* of it so many bytes were carried out */
 	int failed_ret;		 /* and the rest got this -errno */
-	GMutex lock;		 /* of these; reads may come to several loops */
+	pthread_mutex_t lock;	 /* of these; reads may come to several loops */
 	uint64_t reader;	 /* who read last; 0: nobody */
 	GString *text;		 /* what is read; NULL: to be made */
 	uint64_t text_start;	 /* the file's offset where text begins */

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "fs/session.h"
@@ -24,7 +25,7 @@ struct events_reader {
 	struct fuse_pollhandle *poll;
 };
 
-static GMutex lock;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static GQueue readers = G_QUEUE_INIT; /* of struct events_reader */
 static bool ending;		      /* atomic: each loop says so */
 static bool ended;
@@ -140,10 +141,10 @@ static void push(struct events_reader *r, const GString *line)
 
 static void push_all(const GString *line)
 {
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	for (GList *l = readers.head; l; l = l->next)
 		push(l->data, line);
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 }
 
 /* ---- telling ---- */
@@ -171,9 +172,9 @@ struct events_reader *events_open(void)
 
 	g_queue_init(&r->lines);
 	g_queue_init(&r->waiters);
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	g_queue_push_tail(&readers, r);
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 	return r;
 }
 
@@ -194,10 +195,10 @@ static void reader_free(struct events_reader *r)
 
 void events_close(struct events_reader *r)
 {
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	g_queue_remove(&readers, r);
 	reader_free(r);
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 }
 
 /*
@@ -207,10 +208,10 @@ void events_close(struct events_reader *r)
 static void answer_interrupted(void *unused)
 {
 	co_relax();
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	for (GList *l = readers.head; l; l = l->next)
 		answer_waiters(l->data);
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 }
 
 static void interrupted(fuse_req_t req, void *unused)
@@ -222,7 +223,7 @@ void events_reply_read(struct events_reader *r, fuse_req_t req, size_t size, enu
 {
 	struct waiter *w;
 
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	if (!g_queue_is_empty(&r->lines) || ended || !size || none == EVENTS_END) {
 		answer(r, req, size);
 	} else if (none == EVENTS_EAGAIN) {
@@ -233,19 +234,19 @@ void events_reply_read(struct events_reader *r, fuse_req_t req, size_t size, enu
 		g_queue_push_tail(&r->waiters, w);
 		fuse_req_interrupt_func(req, interrupted, NULL);
 	}
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 }
 
 void events_reply_poll(struct events_reader *r, fuse_req_t req, struct fuse_pollhandle *ph)
 {
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	if (ph) {
 		if (r->poll)
 			fuse_pollhandle_destroy(r->poll);
 		r->poll = ph;
 	}
 	fuse_reply_poll(req, !g_queue_is_empty(&r->lines) || ended ? POLLIN | POLLRDNORM : 0);
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 }
 
 void events_end(void)
@@ -257,13 +258,13 @@ void events_end(void)
 	if (__atomic_exchange_n(&ending, true, __ATOMIC_ACQ_REL))
 		return;
 	events_tell_rows("unmount", &none);
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	ended = true;
 	for (GList *l = readers.head; l; l = l->next) {
 		answer_waiters(l->data);
 		notify(l->data);
 	}
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 }
 
 void events_clear(void)

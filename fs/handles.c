@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <glib.h>
+#include <pthread.h>
 
 #include "fs/tree.h"
 
@@ -13,7 +14,7 @@ struct open_node {
 	unsigned opens, writers;
 };
 
-static GMutex lock;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static GHashTable *open_nodes; /* of struct open_node, which begins with its key */
 static struct bar {
 	bool up, only_writing;
@@ -35,7 +36,7 @@ int handles_add(uint64_t node, bool writing)
 	struct open_node *o;
 	int ret = 0;
 
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	if (!open_nodes)
 		open_nodes = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
 	o = find(node);
@@ -50,7 +51,7 @@ int handles_add(uint64_t node, bool writing)
 		o->opens++;
 		o->writers += writing;
 	}
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 	return ret;
 }
 
@@ -58,7 +59,7 @@ void handles_drop(uint64_t node, bool writing)
 {
 	struct open_node *o;
 
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	o = find(node);
 	if (o) {
 		o->opens--;
@@ -66,16 +67,16 @@ void handles_drop(uint64_t node, bool writing)
 		if (!o->opens)
 			g_hash_table_remove(open_nodes, &node);
 	}
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 }
 
 bool handles_is_open(uint64_t node)
 {
 	bool is_open;
 
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	is_open = find(node);
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 	return is_open;
 }
 
@@ -84,10 +85,10 @@ bool handles_is_written(uint64_t node)
 	struct open_node *o;
 	bool written;
 
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	o = find(node);
 	written = o && o->writers;
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 	return written;
 }
 
@@ -110,25 +111,25 @@ bool handles_bar(unsigned disk, bool only_writing)
 {
 	bool good;
 
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	good = !bar.up && !disk_is_open(disk, only_writing);
 	if (good)
 		bar = (struct bar){true, only_writing, disk};
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 	return good;
 }
 
 void handles_unbar(void)
 {
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	bar.up = false;
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 }
 
 void handles_clear(void)
 {
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	g_clear_pointer(&open_nodes, g_hash_table_unref);
 	bar.up = false;
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 }

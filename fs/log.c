@@ -3,6 +3,7 @@
 
 #include "fs/log.h"
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +15,7 @@
 
 #define CAUSES_MAX 1000 /* different ones that are told; a hostile image has more */
 
-static GMutex lock;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static GHashTable *causes; /* sentences already told */
 
 void log_message(const char *format, ...)
@@ -36,7 +37,7 @@ static bool note(char *sentence, bool *last)
 {
 	bool is_new = false;
 
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	if (!causes)
 		causes = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
 	if (g_hash_table_size(causes) < CAUSES_MAX)
@@ -44,7 +45,7 @@ static bool note(char *sentence, bool *last)
 	else
 		g_free(sentence);
 	*last = is_new && g_hash_table_size(causes) == CAUSES_MAX;
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 	return is_new;
 }
 
@@ -87,7 +88,7 @@ void log_change_error(struct image *img, const char *doing, uint64_t offset, uin
 
 void log_clear(void)
 {
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	g_clear_pointer(&causes, g_hash_table_unref);
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 }

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -58,8 +59,8 @@ struct session {
 	struct tree_look look;
 	struct worker workers[MOUNT_MAX_THREADS];
 	unsigned count; /* of workers */
-	GMutex lock;
-	GCond changed;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
 	unsigned ready; /* workers that have opened, or failed to */
 	enum go go;
 	bool stopping;
@@ -164,12 +165,12 @@ static void stop_worker(void *arg)
 /* Makes every worker that serves stop. From any of their threads. */
 static void session_stop(struct session *s)
 {
-	g_mutex_lock(&s->lock);
+	pthread_mutex_lock(&s->lock);
 	for (unsigned i = 0; !s->stopping && i < s->count; i++)
 		if (s->workers[i].serving)
 			loop_post(s->workers[i].loop, stop_worker, &s->workers[i]);
 	s->stopping = true;
-	g_mutex_unlock(&s->lock);
+	pthread_mutex_unlock(&s->lock);
 }
 
 /* From now on exactly one stop_worker will come. false: stop was said before. */
@@ -177,9 +178,9 @@ static bool begin_serving(struct worker *w)
 {
 	struct session *s = w->session;
 
-	g_mutex_lock(&s->lock);
+	pthread_mutex_lock(&s->lock);
 	w->serving = !s->stopping;
-	g_mutex_unlock(&s->lock);
+	pthread_mutex_unlock(&s->lock);
 	return w->serving;
 }
 
@@ -354,13 +355,13 @@ static bool wait_for_go(struct worker *w)
 	struct session *s = w->session;
 	bool serve;
 
-	g_mutex_lock(&s->lock);
+	pthread_mutex_lock(&s->lock);
 	s->ready++;
-	g_cond_broadcast(&s->changed);
+	pthread_cond_broadcast(&s->changed);
 	while (s->go == GO_WAIT)
-		g_cond_wait(&s->changed, &s->lock);
+		pthread_cond_wait(&s->changed, &s->lock);
 	serve = s->go == GO_SERVE;
-	g_mutex_unlock(&s->lock);
+	pthread_mutex_unlock(&s->lock);
 	return serve;
 }
 
@@ -401,27 +402,27 @@ static void start_workers(struct session *s)
 
 		w->thread = g_thread_try_new("imgfs", worker_thread, w, NULL);
 		if (!w->thread) {
-			g_mutex_lock(&s->lock);
+			pthread_mutex_lock(&s->lock);
 			s->ready++;
-			g_mutex_unlock(&s->lock);
+			pthread_mutex_unlock(&s->lock);
 		}
 	}
 }
 
 static void wait_until_opened(struct session *s)
 {
-	g_mutex_lock(&s->lock);
+	pthread_mutex_lock(&s->lock);
 	while (s->ready < s->count - 1)
-		g_cond_wait(&s->changed, &s->lock);
-	g_mutex_unlock(&s->lock);
+		pthread_cond_wait(&s->changed, &s->lock);
+	pthread_mutex_unlock(&s->lock);
 }
 
 static void say_go(struct session *s, enum go go)
 {
-	g_mutex_lock(&s->lock);
+	pthread_mutex_lock(&s->lock);
 	s->go = go;
-	g_cond_broadcast(&s->changed);
-	g_mutex_unlock(&s->lock);
+	pthread_cond_broadcast(&s->changed);
+	pthread_mutex_unlock(&s->lock);
 }
 
 static void join_workers(struct session *s)
@@ -625,8 +626,8 @@ int session_main(const struct mount_options *options)
 	s.count = worker_count(options);
 	/* A loop for every processor: the kernel's requests keep all of them busy. */
 	codec_set_in_place(s.count > 1 && s.count >= g_get_num_processors());
-	g_mutex_init(&s.lock);
-	g_cond_init(&s.changed);
+	pthread_mutex_init(&s.lock, NULL);
+	pthread_cond_init(&s.changed, NULL);
 	for (unsigned i = 0; i < s.count; i++) {
 		s.workers[i].session = &s;
 		s.workers[i].number = i;
@@ -657,8 +658,8 @@ int session_main(const struct mount_options *options)
 	log_clear();
 	codec_cache_clear();
 	mounting_clear();
-	g_mutex_clear(&s.lock);
-	g_cond_clear(&s.changed);
+	pthread_mutex_destroy(&s.lock);
+	pthread_cond_destroy(&s.changed);
 	g_free(s.mounted_at);
 	return s.status;
 }

@@ -3,6 +3,7 @@
 
 #include "fs/status.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,7 +75,7 @@ static void sum_counters(struct counters *sum)
 
 /* ---- everything else; with the lock ---- */
 
-static GMutex lock;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char *mode, *image, *overlay, *mountpoint;
 static uint64_t began;	  /* by loop_now */
 static GHashTable *kinds; /* sentences that were events */
@@ -132,7 +133,7 @@ void status_error(int err, const char *source, const char *sentence)
 {
 	bool is_new;
 
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	g_free(last.source);
 	g_free(last.sentence);
 	last.err = err;
@@ -140,7 +141,7 @@ void status_error(int err, const char *source, const char *sentence)
 	last.source = g_strdup(source);
 	last.sentence = g_strdelimit(g_strdup(sentence), "\n", ' ');
 	is_new = is_new_kind(sentence);
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 	if (is_new)
 		events_tell("error", EVENT_NUMBER("errno", (uint64_t)err),
 			    EVENT_STRING("source", source), EVENT_STRING("message", sentence));
@@ -150,7 +151,7 @@ bool status_job_begin(const char *name)
 {
 	bool good;
 
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	good = !job.running;
 	if (good) {
 		g_free(job.name);
@@ -158,7 +159,7 @@ bool status_job_begin(const char *name)
 		job.running = true;
 		job.name = g_strdup(name);
 	}
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 	if (good)
 		events_tell("job-started", EVENT_STRING("job", name));
 	return good;
@@ -169,14 +170,14 @@ void status_job_progress(uint64_t done, uint64_t total)
 	g_autofree char *name = NULL;
 	uint64_t now = loop_now();
 
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	job.done = done;
 	job.total = total;
 	if (now - job.told >= PROGRESS_STEP) {
 		job.told = now;
 		name = g_strdup(job.name);
 	}
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 	if (name)
 		events_tell("job-progress", EVENT_STRING("job", name), EVENT_NUMBER("done", done),
 			    EVENT_NUMBER("total", total));
@@ -187,10 +188,10 @@ void status_job_end(enum status_job_end how, const char *sentence)
 	static const char *const names[] = {"job-done", "job-failed", "job-cancelled"};
 	g_autofree char *name = NULL;
 
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	job.running = false;
 	name = g_strdup(job.name);
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 	events_tell(names[how], EVENT_STRING("job", name), EVENT_STRING("message", sentence));
 }
 
@@ -251,7 +252,7 @@ void status_show(struct tree *t, GString *out)
 	struct image *img = tree_image(t);
 	struct report *r = report_new(out, REPORT_JSON, 0);
 
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	report_begin_object(r, NULL);
 	report_string(r, "mode", mode);
 	report_bool(r, "writable", tree_is_writable(t));
@@ -268,6 +269,6 @@ void status_show(struct tree *t, GString *out)
 	report_job(r);
 	report_last_error(r);
 	report_end_object(r);
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 	report_free(r);
 }

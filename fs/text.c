@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +28,7 @@ struct text {
 };
 
 /* The last ones that were made, of all loops. */
-static GMutex lock;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct text *texts[LEAF_CHECK - LEAF_INFO + 1];
 
 static struct text **slot_of(uint64_t node)
@@ -40,11 +41,11 @@ static struct text *text_get(uint64_t node)
 {
 	struct text *text;
 
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	text = *slot_of(node);
 	if (text)
 		text->refs++;
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 	return text;
 }
 
@@ -59,9 +60,9 @@ static void put(struct text *text)
 
 void text_close(struct text *text)
 {
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	put(text);
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 }
 
 uint64_t text_size(uint64_t node)
@@ -192,10 +193,10 @@ static struct text *publish(uint64_t node, int fd, uint64_t size)
 	struct text *text = g_new(struct text, 1), **slot = slot_of(node);
 
 	*text = (struct text){2, fd, size}; /* the caller's reference, and this one */
-	g_mutex_lock(&lock);
+	pthread_mutex_lock(&lock);
 	put(*slot);
 	*slot = text;
-	g_mutex_unlock(&lock);
+	pthread_mutex_unlock(&lock);
 	return text;
 }
 

@@ -11,15 +11,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 #define ATTRIBUTE  "user.imgfs.chain"
 #define CHAIN_TEXT 65536 /* bytes of an attribute's value, at most */
-#define PATIENCE   (2 * G_TIME_SPAN_SECOND)
+#define PATIENCE   2	 /* seconds */
 
 /* ---- asking one mount ---- */
 
@@ -27,8 +29,8 @@ struct question {
 	int refs; /* atomic */
 	char *at;
 	unsigned id; /* of the mount; what is mounted over it is not asked */
-	GMutex lock;
-	GCond answered;
+	pthread_mutex_t lock;
+	pthread_cond_t answered;
 	bool done;
 	char *chain; /* NULL: it is not ours, or gone */
 	bool single_file;
@@ -38,8 +40,8 @@ static void question_put(struct question *q)
 {
 	if (!g_atomic_int_dec_and_test(&q->refs))
 		return;
-	g_mutex_clear(&q->lock);
-	g_cond_clear(&q->answered);
+	pthread_mutex_destroy(&q->lock);
+	pthread_cond_destroy(&q->answered);
 	g_free(q->at);
 	g_free(q->chain);
 	g_free(q);
@@ -81,41 +83,54 @@ static void *ask(void *arg)
 		chain = read_chain(fd);
 	if (fd >= 0)
 		close(fd);
-	g_mutex_lock(&q->lock);
+	pthread_mutex_lock(&q->lock);
 	q->chain = chain;
 	q->single_file = single_file;
 	q->done = true;
-	g_cond_signal(&q->answered);
-	g_mutex_unlock(&q->lock);
+	pthread_cond_signal(&q->answered);
+	pthread_mutex_unlock(&q->lock);
 	question_put(q);
 	return NULL;
+}
+
+/* Waits by the clock that nobody sets. */
+static void init_answered(pthread_cond_t *cond)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(cond, &attr);
+	pthread_condattr_destroy(&attr);
 }
 
 /* Its chain as text, NULL: there is none. *m: at and answers, and how the mountpoint looks. */
 static char *chain_of(struct mounted *m, unsigned id)
 {
 	struct question *q = g_new0(struct question, 1);
-	gint64 end = g_get_monotonic_time() + PATIENCE;
+	struct timespec end;
 	GThread *thread;
 	char *chain;
 
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_sec += PATIENCE;
 	q->refs = 2;
 	q->at = g_strdup(m->at);
 	q->id = id;
-	g_mutex_init(&q->lock);
-	g_cond_init(&q->answered);
+	pthread_mutex_init(&q->lock, NULL);
+	init_answered(&q->answered);
 	thread = g_thread_try_new("ask", ask, q, NULL);
 	if (thread)
 		g_thread_unref(thread);
 	else
 		ask(q);
-	g_mutex_lock(&q->lock);
-	while (!q->done && g_cond_wait_until(&q->answered, &q->lock, end))
+	pthread_mutex_lock(&q->lock);
+	while (!q->done && pthread_cond_timedwait(&q->answered, &q->lock, &end) == 0)
 		;
 	m->answers = q->done;
 	m->single_file = q->single_file;
 	chain = g_steal_pointer(&q->chain);
-	g_mutex_unlock(&q->lock);
+	pthread_mutex_unlock(&q->lock);
 	question_put(q);
 	return chain;
 }
