@@ -21,7 +21,7 @@ may() {
 may io '^io/'
 may image '^(io|image)/'
 may formats '^(io|image|formats)/'
-may fs '^(io/(co|file|loop|memory|pool)|image|fs)/?|^formats/formats.h$'
+may fs '^(io/(co|file|holders|loop|memory|pool|sanitizers)|image|fs)/?|^formats/formats.h$'
 may tools '^(io|image|tools)/|^formats/formats.h$'
 
 # The table of formats is named by the two main.c only.
