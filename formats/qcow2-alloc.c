@@ -126,6 +126,23 @@ int qcow2_zero_table(struct image *img, uint64_t host, uint64_t len)
 	return ret;
 }
 
+int qcow2_copy_table(struct image *img, uint64_t from, uint64_t to, uint64_t len)
+{
+	uint8_t buf[CACHE_BLOCK];
+	int ret = 0;
+
+	for (uint64_t at = 0; ret == 0 && at < len; at += sizeof(buf)) {
+		size_t n = MIN(len - at, sizeof(buf));
+
+		ret = cache_read(img->cache, img->file, from + at, buf, n);
+		if (ret == 0)
+			ret = cache_write(img->cache, img->file, to + at, buf, n, QCOW2_NEW);
+	}
+	if (ret < 0)
+		image_fault(img, ret, 0, "the table at 0x%" PRIx64 " cannot be copied", from);
+	return ret;
+}
+
 /* Sets the counts of n clusters, which were 0, to 1; all have refcount blocks. */
 static int take(struct image *img, uint64_t first, uint64_t n)
 {
@@ -249,22 +266,6 @@ static int write_new_block(struct image *img, uint64_t host, uint64_t used)
 	return cache_write(img->cache, img->file, host, block, q->cluster_size, QCOW2_NEW);
 }
 
-static int copy_old_table(struct image *img, uint64_t to, const struct growth *g)
-{
-	uint64_t len = (uint64_t)g->old_clusters << qcow2_of(img)->cluster_bits;
-	uint8_t buf[CACHE_BLOCK];
-	int ret = 0;
-
-	for (uint64_t at = 0; ret == 0 && at < len; at += sizeof(buf)) {
-		size_t n = MIN(len - at, sizeof(buf));
-
-		ret = cache_read(img->cache, img->file, g->old_offset + at, buf, n);
-		if (ret == 0)
-			ret = cache_write(img->cache, img->file, to + at, buf, n, QCOW2_NEW);
-	}
-	return ret;
-}
-
 static int write_growth(struct image *img, const struct growth *g)
 {
 	struct qcow2 *q = qcow2_of(img);
@@ -274,7 +275,8 @@ static int write_growth(struct image *img, const struct growth *g)
 	int ret = qcow2_zero_table(img, table, g->tables << q->cluster_bits);
 
 	if (ret == 0)
-		ret = copy_old_table(img, table, g);
+		ret = qcow2_copy_table(img, g->old_offset, table,
+				       (uint64_t)g->old_clusters << q->cluster_bits);
 	for (uint64_t i = 0; ret == 0 && i < g->blocks; i++) {
 		uint64_t host = (g->first + i) << q->cluster_bits;
 		be64_t entry = be64_make(host);

@@ -160,6 +160,22 @@ int qcow2_bitmaps_prepare(struct image *img, const GPtrArray *list, struct qcow2
 	return 0;
 }
 
+void qcow2_bitmaps_swap(struct image *img, struct qcow2_bitmaps_change *c)
+{
+	struct qcow2_header *h = &qcow2_of(img)->header;
+	const struct qcow2_bitmaps_change now = {.old_count = h->nb_bitmaps,
+						 .old_offset = h->bitmap_directory_offset,
+						 .old_size = h->bitmap_directory_size};
+
+	if (c->nothing)
+		return;
+	set_header(h, c->old_count, c->old_offset, c->old_size);
+	c->old_count = now.old_count;
+	c->old_offset = now.old_offset;
+	c->old_size = now.old_size;
+	qcow2_collect_fixed(qcow2_of(img));
+}
+
 int qcow2_bitmaps_finish(struct image *img, struct qcow2_bitmaps_change *c, int ret)
 {
 	struct qcow2 *q = qcow2_of(img);

@@ -599,8 +599,8 @@ static void compare_refcounts(struct check *k)
 
 /*
  * COPIED says that the refcount is 1. While the count is too high, which is a leak and no more, the
- * flag may also go by the references that there are: so it is after a cut in the middle of an
- * operation, and nothing is written that is shared.
+ * flag may also go by the references that there are: so it is after a cut in the middle of
+ * qemu-img's snapshot commands, and of ours on a full host, and nothing is written that is shared.
  */
 static bool copied_wrong(struct check *k, uint64_t host, bool copied, uint64_t *stored)
 {

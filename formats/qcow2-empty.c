@@ -66,10 +66,11 @@ static int move_out(struct empty *e)
 		return 0;
 	*h = old;
 	qcow2_relayout(e->img);
-	/* No room for it: nothing has changed, and there is another way. */
-	if ((ret == -ENOSPC || ret == -EDQUOT || ret == -EFBIG) &&
-	    file_truncate(e->img->file, size) == 0)
+	/* No room for it: nothing has changed but the file's length, and there is another way. */
+	if (ret == -ENOSPC || ret == -EDQUOT || ret == -EFBIG) {
+		file_truncate(e->img->file, size);
 		return -EOPNOTSUPP;
+	}
 	e->q->writer->failed = -EIO; /* the header may be either */
 	return ret;
 }

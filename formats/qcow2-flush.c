@@ -77,6 +77,18 @@ int qcow2_check_place(struct image *img, uint64_t host, uint64_t len, const char
 	return 0;
 }
 
+/* With the refcount table that is whole on disk. */
+static void store_corrupt(struct image *img)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t table = q->header.reftable_offset;
+
+	if (q->writer->old_table)
+		q->header.reftable_offset = q->writer->old_table;
+	qcow2_header_store(img);
+	q->header.reftable_offset = table;
+}
+
 int qcow2_mark_corrupt(struct image *img, uint64_t offset, const char *format, ...)
 {
 	struct qcow2 *q = qcow2_of(img);
@@ -95,7 +107,7 @@ int qcow2_mark_corrupt(struct image *img, uint64_t offset, const char *format, .
 		return -EIO;
 	q->header.incompatible |= QCOW2_INCOMPAT_CORRUPT;
 	img->corrupt = true;
-	qcow2_header_store(img);
+	store_corrupt(img);
 	return -EIO;
 }
 
@@ -294,6 +306,16 @@ static void join_frees(const struct qcow2 *q, GArray *frees)
 			r[++n] = r[i];
 	}
 	g_array_set_size(frees, MIN(frees->len, n + 1));
+}
+
+int qcow2_punch(struct image *img, GArray *regions)
+{
+	int ret = 0;
+
+	join_frees(qcow2_of(img), regions);
+	for (guint i = 0; ret == 0 && i < regions->len; i++)
+		ret = punch_free(img, &g_array_index(regions, struct qcow2_region, i));
+	return ret;
 }
 
 static int apply_frees(struct image *img, GArray *frees)

@@ -53,24 +53,6 @@ static int read_l1(struct image *img, uint64_t cluster, uint64_t *entry)
 	return 0;
 }
 
-static int copy_table(struct image *img, uint64_t from, uint64_t to)
-{
-	uint32_t len = qcow2_of(img)->cluster_size;
-	uint8_t buf[CACHE_BLOCK];
-	int ret = 0;
-
-	for (uint32_t at = 0; ret == 0 && at < len; at += sizeof(buf)) {
-		size_t n = MIN(len - at, sizeof(buf));
-
-		ret = cache_read(img->cache, img->file, from + at, buf, n);
-		if (ret == 0)
-			ret = cache_write(img->cache, img->file, to + at, buf, n, QCOW2_NEW);
-	}
-	if (ret < 0)
-		image_fault(img, ret, 0, "the L2 table at 0x%" PRIx64 " cannot be copied", from);
-	return ret;
-}
-
 /* old: the shared table, or 0. */
 static int make_table(struct image *img, uint64_t cluster, uint64_t old, uint64_t *l2_offset)
 {
@@ -81,7 +63,8 @@ static int make_table(struct image *img, uint64_t cluster, uint64_t old, uint64_
 
 	if (ret < 0)
 		return ret;
-	ret = old ? copy_table(img, old, host) : qcow2_zero_table(img, host, q->cluster_size);
+	ret = old ? qcow2_copy_table(img, old, host, q->cluster_size)
+		  : qcow2_zero_table(img, host, q->cluster_size);
 	entry = be64_make(host | QCOW2_COPIED);
 	if (ret == 0)
 		ret = cache_write(img->cache, img->file, q->l1_offset + index * 8, &entry,

@@ -137,7 +137,7 @@ static int write_all(struct rebuild *r)
 	return err ? err : file_flush(r->img->file);
 }
 
-/* The point of commit. */
+/* The point of commit. -EIO if it fails, whatever the reason: the header may be either. */
 static int switch_over(struct rebuild *r)
 {
 	struct qcow2_header *h = &r->q->header, old = *h;
@@ -147,9 +147,10 @@ static int switch_over(struct rebuild *r)
 	h->reftable_clusters = r->table_clusters;
 	h->refcount_order = r->order;
 	err = qcow2_header_store_fixed(r->img);
-	if (err)
-		*h = old;
-	return err;
+	if (!err)
+		return 0;
+	*h = old;
+	return -EIO;
 }
 
 int qcow2_rebuild_refcounts(struct image *img, const struct qcow2_count_source *source,

@@ -456,7 +456,7 @@ static int check_counts(struct resize *r)
 {
 	const struct qcow2 *q = r->q;
 	g_autoptr(GArray) all = g_array_new(FALSE, FALSE, sizeof(struct qcow2_region));
-	int err = qcow2_tree_regions(r->img, q->l1_offset, 0, q->l1_size, true, all);
+	int err = qcow2_tree_regions(r->img, q->l1_offset, 0, q->l1_size, QCOW2_WALK_LENIENT, all);
 	struct spacemap *used = err ? NULL : qcow2_regions_count(q, all);
 
 	if (!err && !used)
@@ -489,7 +489,7 @@ static bool shrink(struct resize *r, GError **error)
 	if (err)
 		return image_fail(r->img, err, "Space cannot be freed", error);
 	n = MIN(n, old_n);
-	err = qcow2_tree_regions(r->img, h->l1_offset, n, old_n, true, regions);
+	err = qcow2_tree_regions(r->img, h->l1_offset, n, old_n, QCOW2_WALK_LENIENT, regions);
 	if (!err)
 		err = commit(r, r->size, h->l1_offset, n);
 	if (err)

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * qcow2: creating, applying, deleting and renaming internal snapshots ("Snapshots"). The order of
- * writes is that of formats/qcow2.h. Each operation has one point of commit, the header; cut before
- * it, counts are too high; cut after it, counts are too high too. So what is left are leaks, and
- * the operation can be begun again.
+ * writes is that of formats/qcow2.h. Each operation has one point of commit, the header: with it
+ * come the new snapshot table, the disk's new L1 and L2 tables with the COPIED flags that they then
+ * must have, and the counts (qcow2-shadow.c says why these too). Cut before it, what was newly
+ * allocated leaks; cut after it, what it replaced. At no moment does a flag disagree with a count
+ * in the tables of the disk; in those of a snapshot it means nothing.
  *
- * COPIED flags: they are cleared while the stored counts are still or already greater than 1, and
- * set while they are still greater than 1 but only one reference is left. Both agree with what
- * check allows (qcow2-check.c), and nothing that is shared is ever written in place.
+ *   create	the snapshot takes the disk's tables as they are, and the disk gets copies
+ *   delete	of the disk's tables, those are copied in which a flag is to be set
+ *   apply	the disk gets a copy of the snapshot's L1 table, and shares its L2 tables
  */
 #include "formats/qcow2.h"
 
@@ -194,30 +196,96 @@ static bool table_changed(struct image *img, GError **error)
 	return true;
 }
 
+/* What changes with the snapshot table: references, and the disk's L1 table. */
+struct change {
+	GArray *more, *less;	     /* struct qcow2_region: counts to be raised and lowered */
+	struct qcow2_tree_copy copy; /* the disk's tables */
+	struct qcow2_shadow shadow;
+};
+
+static void change_init(struct change *c)
+{
+	*c = (struct change){.more = regions_new(), .less = regions_new()};
+	c->copy.made = regions_new();
+	c->copy.replaced = regions_new();
+}
+
+static void change_clear(struct change *c)
+{
+	g_array_unref(c->more);
+	g_array_unref(c->less);
+	g_array_unref(c->copy.made);
+	g_array_unref(c->copy.replaced);
+}
+
+/* After it nothing may be allocated until change_end. */
+static int change_begin(struct image *img, struct change *c)
+{
+	int err = qcow2_shadow_begin(img, &c->shadow, c->more, c->less);
+
+	if (err)
+		return err;
+	err = qcow2_regions_ref(img, c->more);
+	if (err)
+		return qcow2_shadow_end(img, &c->shadow, err);
+	qcow2_regions_unref(img, c->less, c->less->len);
+	return 0;
+}
+
+/* Writes the header; returns what failed. What became free goes back to the host: a hint. */
+static int change_commit(struct image *img, struct change *c)
+{
+	int err = qcow2_shadow_end(img, &c->shadow, qcow2_flush_header(img));
+
+	if (!err)
+		qcow2_punch(img, c->less);
+	return err;
+}
+
 /*
- * Makes `table` with n entries the image's, in one write of the header together with what *changed
- * has else, and frees the old one afterwards. On failure the header is the old one.
+ * Makes `table` with n entries the image's, in one write of the header together with what c (NULL:
+ * nothing) changes, and frees the old one afterwards. On failure all is as it was, but for c's new
+ * clusters.
  */
-static bool commit_table(struct image *img, const GByteArray *table, unsigned n, GError **error)
+static int store_table(struct image *img, const GByteArray *table, unsigned n, struct change *c)
 {
 	struct qcow2 *q = qcow2_of(img);
 	struct qcow2_header *h = &q->header;
-	uint64_t old = h->snapshots_offset, old_length = q->snapshots_length, offset;
+	uint64_t old = h->snapshots_offset, old_l1 = h->l1_offset, offset;
 	unsigned old_n = h->nb_snapshots;
 	int err = write_table(img, table, &offset);
 
 	if (err)
-		return image_fail(img, err, "the new snapshot table could not be written", error);
-	h->snapshots_offset = offset;
-	h->nb_snapshots = n;
-	err = qcow2_flush_header(img);
-	if (err) {
-		h->snapshots_offset = old;
-		h->nb_snapshots = old_n;
-		if (table->len)
-			qcow2_unref(img, offset, table->len);
-		return image_fail(img, err, "the header could not be written", error);
+		return err;
+	if (c)
+		err = change_begin(img, c);
+	if (!err) {
+		h->snapshots_offset = offset;
+		h->nb_snapshots = n;
+		if (c && c->copy.l1_offset)
+			h->l1_offset = c->copy.l1_offset;
+		err = c ? change_commit(img, c) : qcow2_flush_header(img);
 	}
+	if (!err)
+		return 0;
+	h->snapshots_offset = old;
+	h->nb_snapshots = old_n;
+	h->l1_offset = old_l1;
+	if (table->len)
+		qcow2_unref(img, offset, table->len);
+	return err;
+}
+
+static bool commit_table(struct image *img, const GByteArray *table, unsigned n, struct change *c,
+			 GError **error)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t old = q->header.snapshots_offset, old_length = q->snapshots_length;
+	unsigned old_n = q->header.nb_snapshots;
+	int err = store_table(img, table, n, c);
+
+	if (err)
+		return image_fail(img, err, "the new snapshot table could not be written", error);
 	if (!table_changed(img, error))
 		return false;
 	if (old_n)
@@ -290,62 +358,48 @@ static int copy_l1(struct image *img, uint64_t from, uint32_t n, uint32_t size, 
 	return err;
 }
 
-/* The flags as they were before the counts were raised, and the counts. What fails leaks. */
-static void undo_refs(struct image *img, const GArray *refs)
+static bool create_table(struct image *img, GByteArray *table, const char *name, GError **error)
 {
-	struct spacemap *less = qcow2_regions_count(qcow2_of(img), refs);
-
-	if (less && !qcow2_of(img)->writer->failed && qcow2_set_copied(img, less) == 0)
-		qcow2_regions_free_later(img, refs);
-	spacemap_free(less);
-}
-
-static bool create_entry(struct image *img, uint64_t l1_offset, const char *name, GError **error)
-{
-	struct qcow2 *q = qcow2_of(img);
-	g_autoptr(GByteArray) table = g_byte_array_new();
+	const struct qcow2 *q = qcow2_of(img);
 	char id[24];
-	int err;
 
 	for (unsigned i = 0; i < q->header.nb_snapshots; i++)
 		if (!append_old(img, table, i, error))
 			return false;
 	if (!next_id(img, id, error))
 		return false;
-	append_new(img, table, l1_offset, id, name);
-	err = qcow2_clear_copied(img, q->header.l1_offset, q->header.l1_size, true);
-	if (err)
-		return image_fail(img, err, "the L2 tables could not be changed", error);
-	return commit_table(img, table, q->header.nb_snapshots + 1, error);
+	append_new(img, table, q->header.l1_size ? q->header.l1_offset : 0, id, name);
+	return true;
+}
+
+/* Guest clusters get one more reference. Of the tables each has its own. */
+static bool share_disk(struct image *img, struct change *c, GError **error)
+{
+	const struct qcow2_header *h = &qcow2_of(img)->header;
+	int err =
+		qcow2_tree_regions(img, h->l1_offset, 0, h->l1_size, QCOW2_WALK_NO_TABLES, c->more);
+
+	if (!err)
+		err = qcow2_tree_copy(img, NULL, &c->copy);
+	return err ? image_fail(img, err, "the tables of the disk cannot be copied", error) : true;
 }
 
 bool qcow2_snapshot_create(struct image *img, const char *name, GError **error)
 {
-	struct qcow2 *q = qcow2_of(img);
-	const struct qcow2_header *h = &q->header;
-	g_autoptr(GArray) refs = regions_new();
-	uint64_t l1_offset = 0;
-	bool ok = false;
-	int err;
+	g_autoptr(GByteArray) table = g_byte_array_new();
+	unsigned n = qcow2_of(img)->header.nb_snapshots + 1;
+	struct change c;
+	bool ok;
 
 	if (!may_create(img, name, error) || !begin(img, error))
 		return false;
-	err = qcow2_tree_regions(img, h->l1_offset, 0, h->l1_size, false, refs);
-	if (!err)
-		err = qcow2_regions_ref(img, refs);
-	if (err)
-		return image_fail(img, err, "the clusters of the disk cannot be shared", error);
-	err = copy_l1(img, h->l1_offset, h->l1_size, h->l1_size, &l1_offset);
-	if (err)
-		image_fail(img, err, "the L1 table cannot be copied", error);
-	else
-		ok = create_entry(img, l1_offset, name, error);
-	if (ok)
-		return true;
-	undo_refs(img, refs);
-	if (l1_offset && !err)
-		qcow2_free_later(img, l1_offset, h->l1_size * 8ull);
-	return false;
+	change_init(&c);
+	ok = create_table(img, table, name, error) && share_disk(img, &c, error) &&
+	     commit_table(img, table, n, &c, error);
+	if (!ok)
+		qcow2_regions_unref(img, c.copy.made, c.copy.made->len);
+	change_clear(&c);
+	return ok;
 }
 
 /* ---- apply ------------------------------------------------------------------------------------
@@ -356,63 +410,91 @@ struct apply {
 	struct qcow2_snapshot s;
 	uint64_t size, l1_offset;
 	uint32_t l1_size, copied; /* entries; of them from the snapshot */
-	GArray *old, *refs;
+	struct change change;
 };
 
-/* Shares the snapshot's clusters and copies its L1 table; the state of a machine, which lies past
- * the disk's end, is of no use to the disk. */
-static bool prepare_apply(struct apply *a, GError **error)
+/* Which clusters the disk shares from then on, and which it gives up; the state of a machine, which
+ * lies past the disk's end, is of no use to the disk. */
+static bool find_references(struct apply *a, GError **error)
 {
 	struct image *img = a->img;
 	const struct qcow2_header *h = &qcow2_of(img)->header;
+	const struct qcow2_region l1 = {h->l1_offset, h->l1_size * 8ull};
+	struct change *c = &a->change;
 	int err;
 
 	a->size = a->s.has_disk_size ? a->s.disk_size : h->size;
 	a->l1_size = qcow2_l1_needed(h, a->size);
 	a->copied = MIN(a->l1_size, a->s.l1_size);
-	err = qcow2_tree_regions(img, h->l1_offset, 0, h->l1_size, true, a->old);
+	err = qcow2_tree_regions(img, h->l1_offset, 0, h->l1_size, QCOW2_WALK_LENIENT, c->less);
 	if (!err)
-		err = qcow2_tree_regions(img, a->s.l1_offset, 0, a->copied, false, a->refs);
-	if (!err) {
-		/* What both have keeps its count, which may be as high as counts can be. */
-		qcow2_regions_cancel(qcow2_of(img), a->old, a->refs);
-		err = qcow2_regions_ref(img, a->refs);
-	}
+		err = qcow2_tree_regions(img, a->s.l1_offset, 0, a->copied, 0, c->more);
 	if (err)
 		return image_fail(img, err, "the clusters of the snapshot cannot be shared", error);
-	err = copy_l1(img, a->s.l1_offset, a->copied, a->l1_size, &a->l1_offset);
-	if (err)
-		qcow2_regions_unref(img, a->refs, a->refs->len);
-	return err ? image_fail(img, err, "the snapshot's L1 table cannot be copied", error) : true;
+	/* What both have keeps its count, which may be as high as counts can be. */
+	qcow2_regions_cancel(qcow2_of(img), c->less, c->more);
+	if (l1.len)
+		g_array_append_val(c->less, l1);
+	return true;
 }
 
-static bool commit_apply(struct apply *a, GError **error)
+/*
+ * A refcount table that has become too small is replaced by a write of the header, in which the
+ * new bitmaps must not be yet.
+ */
+static int begin_apply(struct apply *a, struct qcow2_bitmaps_change *bitmaps)
+{
+	int err;
+
+	qcow2_bitmaps_swap(a->img, bitmaps);
+	err = change_begin(a->img, &a->change);
+	qcow2_bitmaps_swap(a->img, bitmaps);
+	return err;
+}
+
+/* With a's new L1 table. */
+static int switch_disk(struct apply *a)
 {
 	struct image *img = a->img;
 	struct qcow2_bitmaps_change bitmaps = {.nothing = true};
 	struct qcow2_header *h = &qcow2_of(img)->header;
 	const struct qcow2_header old = *h;
-	int err = qcow2_clear_copied(img, a->l1_offset, a->l1_size, false);
+	int err = 0;
 
-	if (!err && a->size != h->size)
+	if (a->size != h->size)
 		err = qcow2_bitmaps_prepare_resize(img, a->size, true, &bitmaps);
+	if (err)
+		return err;
+	err = begin_apply(a, &bitmaps);
 	if (!err) {
 		h->l1_offset = a->l1_offset;
 		h->l1_size = a->l1_size;
 		h->size = a->size;
-		err = qcow2_bitmaps_finish(img, &bitmaps, qcow2_flush_header(img));
+		err = change_commit(img, &a->change);
 	}
+	err = qcow2_bitmaps_finish(img, &bitmaps, err);
+	if (err) {
+		h->l1_offset = old.l1_offset;
+		h->l1_size = old.l1_size;
+		h->size = old.size;
+	}
+	return err;
+}
+
+static bool commit_apply(struct apply *a, GError **error)
+{
+	struct image *img = a->img;
+	int err = copy_l1(img, a->s.l1_offset, a->copied, a->l1_size, &a->l1_offset);
+
+	if (err)
+		return image_fail(img, err, "the snapshot's L1 table cannot be copied", error);
+	err = qcow2_clear_copied(img, a->l1_offset, a->l1_size);
+	if (!err)
+		err = switch_disk(a);
 	if (!err) {
-		/* The old disk's space, when nothing points at it any more. */
 		qcow2_relayout(img);
-		qcow2_regions_free_later(img, a->old);
-		qcow2_free_later(img, old.l1_offset, old.l1_size * 8ull);
 		return true;
 	}
-	h->l1_offset = old.l1_offset;
-	h->l1_size = old.l1_size;
-	h->size = old.size;
-	qcow2_regions_unref(img, a->refs, a->refs->len);
 	if (a->l1_offset)
 		qcow2_unref(img, a->l1_offset, a->l1_size * 8ull);
 	return image_fail(img, err, "the snapshot's tables could not be made the disk's", error);
@@ -430,11 +512,9 @@ bool qcow2_snapshot_apply(struct image *img, unsigned index, GError **error)
 					 "an empty disk cannot have bitmaps: remove them first");
 	if (!begin(img, error))
 		return false;
-	a.old = regions_new();
-	a.refs = regions_new();
-	ok = prepare_apply(&a, error) && commit_apply(&a, error);
-	g_array_unref(a.old);
-	g_array_unref(a.refs);
+	change_init(&a.change);
+	ok = find_references(&a, error) && commit_apply(&a, error);
+	change_clear(&a.change);
 	return ok;
 }
 
@@ -451,12 +531,35 @@ static int snapshot_regions(struct image *img, const struct qcow2_snapshot *s, G
 	if (!l1.len || !l1.host || qcow2_snapshot_l1_wrong(q, s) ||
 	    !qcow2_inside(l1.host, l1.len, q->file_size) || qcow2_fixed_overlap(q, l1.host, l1.len))
 		return 0;
-	err = qcow2_tree_regions(img, s->l1_offset, 0, s->l1_size, true, regions);
+	err = qcow2_tree_regions(img, s->l1_offset, 0, s->l1_size, QCOW2_WALK_LENIENT, regions);
 	g_array_append_val(regions, l1);
 	return err;
 }
 
-/* The snapshot is gone; now its space. */
+/* c->less is what the snapshot gives up: with it goes what the disk's new tables replace. */
+static int delete_at_once(struct image *img, const GByteArray *table, unsigned n, struct change *c)
+{
+	struct spacemap *less = qcow2_regions_count(qcow2_of(img), c->less);
+	int err = less ? qcow2_tree_copy(img, less, &c->copy) : -ENOMEM;
+
+	spacemap_free(less);
+	if (!err) {
+		g_array_append_vals(c->less, c->copy.replaced->data, c->copy.replaced->len);
+		err = store_table(img, table, n, c);
+		/* It may be needed for another way to delete. */
+		if (err)
+			g_array_set_size(c->less, c->less->len - c->copy.replaced->len);
+	}
+	if (err)
+		qcow2_regions_unref(img, c->copy.made, c->copy.made->len);
+	return err;
+}
+
+/*
+ * The way for a host that is full, where space can be won by nothing else: flags are set and counts
+ * lowered in place, after the snapshot is gone. Cut in between, nothing is at risk, but qemu-img
+ * calls the leaks corruption (see qcow2-shadow.c).
+ */
 static bool free_regions(struct image *img, const GArray *regions, GError **error)
 {
 	struct spacemap *less = qcow2_regions_count(qcow2_of(img), regions);
@@ -473,25 +576,51 @@ static bool free_regions(struct image *img, const GArray *regions, GError **erro
 	return true;
 }
 
+static bool delete_with(struct image *img, const GByteArray *table, struct change *c,
+			GError **error)
+{
+	struct qcow2 *q = qcow2_of(img);
+	uint64_t old = q->header.snapshots_offset, old_length = q->snapshots_length;
+	unsigned n = q->header.nb_snapshots - 1;
+	int err = delete_at_once(img, table, n, c);
+
+	if (err == -ENOSPC || err == -EDQUOT || err == -EFBIG) {
+		image_fault_clear(img);
+		return commit_table(img, table, n, NULL, error) &&
+		       free_regions(img, c->less, error);
+	}
+	if (err)
+		return image_fail(img, err, "the snapshot could not be deleted", error);
+	if (!table_changed(img, error))
+		return false;
+	qcow2_free_later(img, old, old_length);
+	return true;
+}
+
 bool qcow2_snapshot_delete(struct image *img, unsigned index, GError **error)
 {
 	struct qcow2 *q = qcow2_of(img);
 	g_autoptr(GByteArray) table = g_byte_array_new();
-	g_autoptr(GArray) regions = regions_new();
 	struct qcow2_snapshot s;
+	struct change c;
+	bool ok = true;
 	int err;
 
 	g_assert(index < q->header.nb_snapshots);
 	if (!qcow2_snapshot_read(img, index, &s, error) || !begin(img, error))
 		return false;
-	err = snapshot_regions(img, &s, regions);
+	for (unsigned i = 0; ok && i < q->header.nb_snapshots; i++)
+		ok = i == index || append_old(img, table, i, error);
+	if (!ok)
+		return false;
+	change_init(&c);
+	err = snapshot_regions(img, &s, c.less);
 	if (err)
-		return image_fail(img, err, "the snapshot's tables cannot be read", error);
-	for (unsigned i = 0; i < q->header.nb_snapshots; i++)
-		if (i != index && !append_old(img, table, i, error))
-			return false;
-	return commit_table(img, table, q->header.nb_snapshots - 1, error) &&
-	       free_regions(img, regions, error);
+		ok = image_fail(img, err, "the snapshot's tables cannot be read", error);
+	else
+		ok = delete_with(img, table, &c, error);
+	change_clear(&c);
+	return ok;
 }
 
 bool qcow2_snapshot_rename(struct image *img, unsigned index, const char *name, GError **error)
@@ -508,7 +637,7 @@ bool qcow2_snapshot_rename(struct image *img, unsigned index, const char *name, 
 		if (i == index ? !append_renamed(img, table, i, name, error)
 			       : !append_old(img, table, i, error))
 			return false;
-	return commit_table(img, table, q->header.nb_snapshots, error);
+	return commit_table(img, table, q->header.nb_snapshots, NULL, error);
 }
 
 bool qcow2_snapshots_complete(struct image *img, bool *changed, GError **error)
@@ -520,7 +649,7 @@ bool qcow2_snapshots_complete(struct image *img, bool *changed, GError **error)
 	for (unsigned i = 0; i < n; i++)
 		if (!append_complete(img, table, i, changed, error))
 			return false;
-	return !*changed || (begin(img, error) && commit_table(img, table, n, error));
+	return !*changed || (begin(img, error) && commit_table(img, table, n, NULL, error));
 }
 
 /* ---- how much space each has ------------------------------------------------------------------

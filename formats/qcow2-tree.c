@@ -18,7 +18,7 @@ struct walk {
 	struct image *img;
 	struct qcow2 *q;
 	struct qcow2_l2_rules rules;
-	bool lenient;
+	unsigned flags; /* enum qcow2_walk */
 	GArray *regions;
 	uint64_t tables; /* L2 tables seen */
 };
@@ -41,7 +41,7 @@ static void add_region(struct walk *w, uint64_t host, uint64_t len)
 /* -EIO with a fault, or 0: it is left out. */
 static int damaged(struct walk *w, const char *what, uint64_t entry, const char *wrong)
 {
-	if (w->lenient)
+	if (w->flags & QCOW2_WALK_LENIENT)
 		return 0;
 	image_fault(w->img, EIO, 0, "%s 0x%016" PRIx64 " %s: run check -r all", what, entry, wrong);
 	return -EIO;
@@ -138,15 +138,16 @@ static int walk_l1_entry(struct walk *w, uint64_t entry)
 		image_fault(w->img, EIO, 0, "the L1 table refers to more tables than there are");
 		return -EIO;
 	}
-	add_region(w, offset, q->cluster_size);
+	if (!(w->flags & QCOW2_WALK_NO_TABLES))
+		add_region(w, offset, q->cluster_size);
 	return walk_blocks(w->img, offset, take_block, w);
 }
 
 int qcow2_tree_regions(struct image *img, uint64_t l1_offset, uint64_t first, uint64_t end,
-		       bool lenient, GArray *regions)
+		       unsigned flags, GArray *regions)
 {
 	struct qcow2 *q = qcow2_of(img);
-	struct walk w = {img, q, qcow2_rules(q), lenient, regions, 0};
+	struct walk w = {img, q, qcow2_rules(q), flags, regions, 0};
 	int ret = 0;
 
 	for (uint64_t i = first; ret == 0 && i < end; i++) {
@@ -371,11 +372,11 @@ static int set_flags(struct flags *f, uint64_t l1_offset, uint64_t n, bool with_
 	return ret;
 }
 
-int qcow2_clear_copied(struct image *img, uint64_t l1_offset, uint64_t n, bool with_l1)
+int qcow2_clear_copied(struct image *img, uint64_t l1_offset, uint64_t n)
 {
 	struct flags f = {.img = img, .q = qcow2_of(img)};
 
-	return set_flags(&f, l1_offset, n, with_l1);
+	return set_flags(&f, l1_offset, n, false);
 }
 
 int qcow2_set_copied(struct image *img, const struct spacemap *less)
@@ -383,4 +384,128 @@ int qcow2_set_copied(struct image *img, const struct spacemap *less)
 	struct flags f = {.img = img, .q = qcow2_of(img), .less = less};
 
 	return set_flags(&f, f.q->header.l1_offset, f.q->header.l1_size, true);
+}
+
+/* ---- the same in new tables --------------------------------------------------------------------
+ */
+
+struct copy {
+	struct flags flags;
+	struct qcow2_tree_copy *result;
+	be64_t *l2; /* a table */
+	uint64_t tables;
+};
+
+static int flag_table(struct copy *c, bool *changed)
+{
+	struct qcow2 *q = c->flags.q;
+	uint64_t words = q->cluster_size / 8, step = 1u << (q->entry_bits - 3);
+	int ret = 0;
+
+	for (uint64_t i = 0; ret == 0 && i < words; i += step) {
+		uint64_t old = be64_get(c->l2[i]), entry = old;
+
+		if (!(entry & QCOW2_OFFSET_MASK) || (entry & QCOW2_COMPRESSED))
+			continue;
+		ret = put_flag(&c->flags, &entry);
+		*changed |= entry != old;
+		c->l2[i] = be64_make(entry);
+	}
+	return ret;
+}
+
+static void forget_counts(struct flags *f)
+{
+	qcow2_counts_put(&f->counts);
+	f->counts.n = 0;
+}
+
+/* c->l2 in a cluster of its own, in the place of the table that *entry names. */
+static int write_copy(struct copy *c, uint64_t *entry)
+{
+	struct image *img = c->flags.img;
+	struct qcow2 *q = c->flags.q;
+	struct qcow2_region old = {*entry & QCOW2_OFFSET_MASK, q->cluster_size};
+	struct qcow2_region new = {0, q->cluster_size};
+	int ret;
+
+	/* What is pinned may not be while others are allocated or flushed. */
+	forget_counts(&c->flags);
+	ret = qcow2_alloc(img, new.len, &new.host);
+	if (ret < 0)
+		return ret;
+	g_array_append_val(c->result->made, new);
+	g_array_append_val(c->result->replaced, old);
+	qcow2_note_table(q, new.host);
+	*entry = new.host | QCOW2_COPIED;
+	ret = cache_write(img->cache, img->file, new.host, c->l2, new.len, QCOW2_NEW);
+	if (ret == 0 && cache_wants_flush(img->cache, img->file))
+		ret = qcow2_flush(img);
+	return ret;
+}
+
+static int copy_l1_entry(struct copy *c, be64_t *word)
+{
+	struct image *img = c->flags.img;
+	struct qcow2 *q = c->flags.q;
+	uint64_t entry = be64_get(*word);
+	bool changed = !c->flags.less;
+	int ret;
+
+	if (!(entry & QCOW2_OFFSET_MASK) || table_wrong(q, entry))
+		return 0;
+	/* As in a walk: a hostile table would grow the file without end. */
+	if (++c->tables > q->file_size >> q->cluster_bits) {
+		image_fault(img, EIO, 0, "the L1 table refers to more tables than there are");
+		return -EIO;
+	}
+	ret = cache_read(img->cache, img->file, entry & QCOW2_OFFSET_MASK, c->l2, q->cluster_size);
+	if (ret == 0)
+		ret = flag_table(c, &changed);
+	if (ret == 0)
+		ret = changed ? write_copy(c, &entry) : put_flag(&c->flags, &entry);
+	*word = be64_make(entry);
+	return ret;
+}
+
+static int copy_tables(struct copy *c, be64_t *l1)
+{
+	struct image *img = c->flags.img;
+	const struct qcow2_header *h = &c->flags.q->header;
+	struct qcow2_region old = {h->l1_offset, h->l1_size * 8ull}, new = {0, old.len};
+	g_autofree be64_t *before = g_memdup2(l1, old.len);
+	int ret = 0;
+
+	for (uint32_t i = 0; ret == 0 && i < h->l1_size; i++)
+		ret = copy_l1_entry(c, &l1[i]);
+	forget_counts(&c->flags);
+	if (ret < 0 || (c->flags.less && memcmp(before, l1, old.len) == 0))
+		return ret;
+	ret = qcow2_alloc(img, new.len, &new.host);
+	if (ret < 0)
+		return ret;
+	g_array_append_val(c->result->made, new);
+	g_array_append_val(c->result->replaced, old);
+	c->result->l1_offset = new.host;
+	return cache_write(img->cache, img->file, new.host, l1, new.len, QCOW2_NEW);
+}
+
+int qcow2_tree_copy(struct image *img, const struct spacemap *less, struct qcow2_tree_copy *result)
+{
+	struct qcow2 *q = qcow2_of(img);
+	struct copy c = {
+		.flags = {.img = img, .q = q, .less = less},
+		.result = result,
+	};
+	uint64_t len = q->header.l1_size * 8ull;
+	g_autofree be64_t *l1 = g_try_malloc(len), *l2 = g_try_malloc(q->cluster_size);
+	int ret;
+
+	if (!len)
+		return 0;
+	if (!l1 || !l2)
+		return -ENOMEM;
+	c.l2 = l2;
+	ret = cache_read(img->cache, img->file, q->header.l1_offset, l1, len);
+	return ret < 0 ? ret : copy_tables(&c, l1);
 }

@@ -332,7 +332,8 @@ bool qcow2_view(struct image *img, unsigned index, struct image *view, GError **
  *
  * with a sync of the file between steps that have something to write. Cut anywhere, the image has
  * at worst counts that are too high: leaks. Nothing is ever lowered or reused before what no longer
- * points at it is durable.
+ * points at it is durable. Where COPIED flags change with counts, both come with step 4 at once
+ * (qcow2-shadow.c).
  */
 enum qcow2_phase { QCOW2_NEW, QCOW2_REFTABLE, QCOW2_TABLES };
 
@@ -354,6 +355,7 @@ struct qcow2_writer {
 	uint64_t coded_at;  /* where the next compressed cluster may go on; 0: nowhere */
 	GArray *frees;	    /* struct qcow2_region: to be freed by the next flush */
 	GHashTable *tables; /* clusters of L2 tables, refcount blocks, snapshots' L1 tables */
+	uint64_t old_table; /* 0, or the refcount table that is in force on disk: qcow2-shadow.c */
 	bool begun;	    /* qcow2_begin was here */
 	bool set_dirty;	    /* and has set the dirty bit, which closing takes back */
 	bool no_punch;	    /* the host's file system cannot */
@@ -389,6 +391,8 @@ int qcow2_flush(struct image *img);
  * header on disk is the old one (-ENOSPC: the new one does not fit), or it may be either, and then
  * nothing can be changed any more. */
 int qcow2_flush_header(struct image *img);
+/* Gives the space of these regions back to the host, as far as they are free; sorts them. */
+int qcow2_punch(struct image *img, GArray *regions);
 /* Takes the dirty bit back, when all that was changed is durable. */
 void qcow2_end(struct image *img);
 
@@ -427,6 +431,8 @@ int qcow2_alloc_coded(struct image *img, uint32_t len, uint64_t *host);
 /* Fills newly allocated clusters, of a table, with zeroes, in phase QCOW2_NEW. Past the end of the
  * file only the last sector is written. */
 int qcow2_zero_table(struct image *img, uint64_t host, uint64_t len);
+/* Copies a table, or a part of one, to newly allocated clusters, in phase QCOW2_NEW. */
+int qcow2_copy_table(struct image *img, uint64_t from, uint64_t to, uint64_t len);
 
 /* qcow2-header-write.c */
 /*
@@ -586,6 +592,9 @@ struct qcow2_bitmaps_change {
 	GArray *old_bits; /* struct qcow2_bitmap, to be freed; NULL: none */
 };
 int qcow2_bitmaps_prepare(struct image *img, const GPtrArray *list, struct qcow2_bitmaps_change *c);
+/* Between prepare and finish: the old ones in q->header again, and at the next call the new ones.
+ */
+void qcow2_bitmaps_swap(struct image *img, struct qcow2_bitmaps_change *c);
 int qcow2_bitmaps_finish(struct image *img, struct qcow2_bitmaps_change *c, int ret);
 int qcow2_bitmaps_publish(struct image *img, const GPtrArray *list);
 /* Callbacks of struct format. */
@@ -614,13 +623,16 @@ int qcow2_bitmaps_prepare_resize(struct image *img, uint64_t size, bool is_data,
 				 struct qcow2_bitmaps_change *c);
 
 /* qcow2-tree.c */
+enum qcow2_walk {
+	QCOW2_WALK_LENIENT = 1,	  /* leaves out what is damaged; else -EIO with a fault */
+	QCOW2_WALK_NO_TABLES = 2, /* guest clusters only */
+};
 /*
  * Appends to regions (of struct qcow2_region) each reference that entries [first, end) of the L1
- * table at l1_offset make: L2 tables and guest clusters, neighbours joined. lenient: leaves out
- * what is damaged; else -EIO with a fault. Yields.
+ * table at l1_offset make: L2 tables and guest clusters, neighbours joined. Yields.
  */
 int qcow2_tree_regions(struct image *img, uint64_t l1_offset, uint64_t first, uint64_t end,
-		       bool lenient, GArray *regions);
+		       unsigned flags, GArray *regions);
 /* Raises all of their counts by one; on failure none is raised. Yields. */
 int qcow2_regions_ref(struct image *img, const GArray *regions);
 /* Takes back what was raised for the first n, at once. Yields. */
@@ -630,12 +642,37 @@ void qcow2_regions_free_later(struct image *img, const GArray *regions);
 void qcow2_regions_cancel(const struct qcow2 *q, GArray *a, GArray *b);
 /* How often each cluster is in them; NULL: out of memory. */
 struct spacemap *qcow2_regions_count(const struct qcow2 *q, const GArray *regions);
-/* Clears the flag in the tables of an L1 table (with_l1: in it too) whose clusters all have more
- * than one reference now. May flush. Yields. */
-int qcow2_clear_copied(struct image *img, uint64_t l1_offset, uint64_t n, bool with_l1);
+/* Clears the flag in the L2 tables of a snapshot, where it means nothing. May flush. Yields. */
+int qcow2_clear_copied(struct image *img, uint64_t l1_offset, uint64_t n);
 /* Makes the flags of the active tables what the counts will say when `less` was freed. May flush.
  * Yields. */
 int qcow2_set_copied(struct image *img, const struct spacemap *less);
+/*
+ * The same without a change of the active tables: those whose flags are to change are written to
+ * new clusters, and a new L1 table with them, l1_offset (0: nothing needs to change). less NULL:
+ * all L2 tables, with every flag cleared. made and replaced (struct qcow2_region, the caller's) are
+ * the new clusters, after a failure too, and those in whose place they will be. May flush. Yields.
+ */
+struct qcow2_tree_copy {
+	uint64_t l1_offset;
+	GArray *made, *replaced;
+};
+int qcow2_tree_copy(struct image *img, const struct spacemap *less, struct qcow2_tree_copy *result);
+
+/* qcow2-shadow.c */
+/*
+ * From begin on counts are changed in copies of the blocks that count a's and b's regions (NULL:
+ * none), and of no others; nothing is to be allocated. The next qcow2_flush_header makes the copies
+ * the image's. end takes its result, or what failed before it: it frees the old ones, or takes
+ * everything back. begin, when it fails, has done so. Both return ret, or what failed. Yield.
+ */
+struct qcow2_shadow {
+	GArray *blocks; /* private to qcow2-shadow.c, like the rest */
+	uint64_t old_table, new_table, len;
+	bool in_force;
+};
+int qcow2_shadow_begin(struct image *img, struct qcow2_shadow *s, const GArray *a, const GArray *b);
+int qcow2_shadow_end(struct image *img, struct qcow2_shadow *s, int ret);
 
 /* qcow2-snapshot-write.c */
 bool qcow2_snapshot_create(struct image *img, const char *name, GError **error);
@@ -674,8 +711,8 @@ struct qcow2_count_source {
  * Writes a new refcount structure, with refcounts of 2^order bits, behind everything that is in
  * use, and makes it the image's by one write of the header; the old one is then free space, so
  * source does not count it. The caller holds the metadata lock exclusively, and nothing is dirty.
- * On failure the image on disk is as before. 0 or -errno (-ERANGE: a count does not fit, -EFBIG:
- * the table would be larger than 8 MiB). Yields.
+ * On failure the image on disk is as before, but for -EIO, when its header may be either. Else 0 or
+ * -errno (-ERANGE: a count does not fit, -EFBIG: the table would be larger than 8 MiB). Yields.
  */
 int qcow2_rebuild_refcounts(struct image *img, const struct qcow2_count_source *source,
 			    uint64_t clusters, unsigned order);

@@ -279,24 +279,20 @@ static int find_dirty(void *arg)
 	return 0;
 }
 
-/*
- * qemu-img calls it corruption when a COPIED flag says that a cluster has one user and its count
- * is higher, which a leak of one reference is: so what -r leaks makes clean was a leak. An image
- * that says that its counts are wrong needs all of them made anew.
- */
+/* Clean or leaking. An image that says that its counts are wrong needs all of them made anew. */
 bool judge_by_qemu(const char *name, GError **error)
 {
 	struct look l = {.name = name, .flags = IMAGE_NO_BACKING};
-	g_autofree char *command = g_strdup_printf("qemu-img check -q %s", name), *output = NULL;
+	g_autofree char *command = g_strdup_printf("qemu-img check %s", name), *output = NULL;
 	int status = shell_status(command, &output);
 
 	if (status == 0 || status == 3)
 		return true;
 	run_in_loop(find_dirty, &l);
-	if (shell(NULL,
-		  "cp %s repaired.tmp && { qemu-img check -q -r %s repaired.tmp; "
-		  "qemu-img check -q repaired.tmp; }",
-		  name, l.dirty ? "all" : "leaks"))
+	if (l.dirty && shell(NULL,
+			     "cp %s repaired.tmp && { qemu-img check -q -r all repaired.tmp; "
+			     "qemu-img check -q repaired.tmp; }",
+			     name))
 		return true;
 	fail(error, "%s: status %d: %s", command, status, output ? output : "");
 	return false;

@@ -101,6 +101,13 @@ EOF
 		cmp -n 1048576 first got
 		cmp -n 3000000 -i 0:$((20 << 20)) second got
 	done
+	# The last snapshot is deleted without any room, by which there is some.
+	for i in $(imgtool snapshot -l --output=json small/d.qcow2 | sed -n 's/.*"name": "\(full.*\)".*/\1/p'); do
+		imgtool snapshot -d "$i" small/d.qcow2
+	done
+	cat /dev/zero >small/ballast 2>/dev/null || true
+	imgtool snapshot -d late small/d.qcow2 || fail "$1: deleting on a full host"
+	qemu-img check -q small/d.qcow2 || fail "$1: check after deleting on a full host"
 }
 
 mkdir small

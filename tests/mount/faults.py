@@ -200,10 +200,7 @@ class Trial:
         for path in {self.top, self.image}:
             if path.endswith(".qcow2"):
                 run("imgtool", "check", "-q", "-f", "qcow2", path, ok=(0, 3))
-                if run("qemu-img", "check", path, ok=(0, 2, 3)).returncode == 2:
-                    shutil.copyfile(path, "repaired.qcow2")
-                    run("qemu-img", "check", "-q", "-r", "leaks", "repaired.qcow2")
-                    run("qemu-img", "check", "-q", "repaired.qcow2")
+                run("qemu-img", "check", path, ok=(0, 3))
         run("qemu-img", "convert", "-f", self.top.rsplit(".")[-1], "-O", "raw", self.top, "back.raw")
         with open("back.raw", "rb") as back:
             for block in range(BLOCKS):
