@@ -6,7 +6,7 @@
 #include <stdbool.h>
 
 /*
- * Raises limits that are made for slow or hostile servers. Only root may; who may not lives with
+ * Sets limits that are made for slow or hostile servers. Only root may; who may not lives with
  * them. Called when the mount stands, not from a coroutine.
  */
 void bdi_tune(const char *mountpoint, bool writable);

@@ -10,6 +10,7 @@
 #include "fs/log.h"
 #include "fs/session.h"
 #include "io/co.h"
+#include "io/loop.h"
 #include "io/pool.h"
 
 static struct fuse_session *session;
@@ -141,9 +142,16 @@ void kernel_disk_changed(unsigned disk)
 
 /* ---- attributes ---- */
 
-#define ATTR_DELAY 100000000 /* nanoseconds: one call for many writes */
+/*
+ * In nanoseconds: one call for many writes. Once told, the kernel asks before the next write, and
+ * the writer waits for the answer behind all writes that are on their way; so a stream of them is
+ * given more time.
+ */
+#define ATTR_DELAY     100000000
+#define ATTR_DELAY_MAX 1000000000
 
 static bool attributes_old;	/* the kernel may have some */
+static uint64_t changed_at;	/* loop_now of the last change of them */
 static bool attributes_planned; /* a coroutine will see to them */
 
 void kernel_forget_attributes(uint64_t node)
@@ -172,7 +180,12 @@ void kernel_attributes_now(void)
 
 static void forget_later(void *arg)
 {
-	co_sleep_ns(ATTR_DELAY);
+	uint64_t began = loop_now(), now;
+
+	do {
+		co_sleep_ns(ATTR_DELAY);
+		now = loop_now();
+	} while (now - changed_at < ATTR_DELAY && now - began < ATTR_DELAY_MAX);
 	attributes_planned = false;
 	kernel_attributes_now();
 }
@@ -182,6 +195,7 @@ void kernel_attributes_later(void)
 	if (!session)
 		return;
 	attributes_old = true;
+	changed_at = loop_now();
 	if (attributes_planned)
 		return;
 	attributes_planned = true;

@@ -47,8 +47,9 @@ void kernel_changed(struct tree *t);
 void kernel_disk_changed(unsigned disk);
 
 /*
- * The blocks that files take have changed: stat(2) will ask anew, within ATTR_DELAY for what was
- * not synced, and at once after kernel_attributes_now. The first does not yield.
+ * The blocks that files take have changed: stat(2) will ask anew, at once after
+ * kernel_attributes_now; else a moment (0.1 s) after the last change, or in the midst of many
+ * changes after a second. The first does not yield.
  */
 void kernel_attributes_later(void);
 void kernel_attributes_now(void);
