@@ -90,7 +90,7 @@ static int write_front(struct empty *e)
 /* Steps 2 and 3. */
 static int move_to_front(struct empty *e)
 {
-	struct qcow2_header *h = &e->q->header;
+	struct qcow2_header *h = &e->q->header, old = *h;
 	int ret = write_front(e);
 
 	if (ret < 0)
@@ -101,15 +101,20 @@ static int move_to_front(struct empty *e)
 	h->reftable_clusters = e->layout.reftable_clusters;
 	h->snapshots_offset = 0;
 	ret = qcow2_header_store_fixed(e->img);
-	if (ret == 0)
-		ret = file_truncate(e->img->file, e->layout.end);
-	if (ret < 0)
-		e->q->writer->failed = -EIO;
+	if (ret < 0) {
+		*h = old;
+		/* Without room for it nothing was written, and the disk is empty as it is. */
+		if (ret != -ENOSPC)
+			e->q->writer->failed = -EIO;
+		return ret;
+	}
+	/* What stays behind the tables if this fails belongs to nobody. */
+	file_truncate(e->img->file, e->layout.end);
 	e->q->writer->touched = 0;
 	e->q->file_size = file_size(e->img->file);
 	cache_drop_file(e->img->cache, e->img->file);
 	qcow2_relayout(e->img);
-	return ret;
+	return 0;
 }
 
 int qcow2_empty(struct image *img)

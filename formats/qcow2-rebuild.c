@@ -137,7 +137,8 @@ static int write_all(struct rebuild *r)
 	return err ? err : file_flush(r->img->file);
 }
 
-/* The point of commit. -EIO if it fails, whatever the reason: the header may be either. */
+/* The point of commit. -EIO if it fails: the header may be either. But a sector for which there was
+ * no room was not written; a sync that ends so is another matter. */
 static int switch_over(struct rebuild *r)
 {
 	struct qcow2_header *h = &r->q->header, old = *h;
@@ -150,7 +151,7 @@ static int switch_over(struct rebuild *r)
 	if (!err)
 		return 0;
 	*h = old;
-	return -EIO;
+	return err == -ENOSPC && !file_sync_failed(r->img->file) ? err : -EIO;
 }
 
 int qcow2_rebuild_refcounts(struct image *img, const struct qcow2_count_source *source,

@@ -271,6 +271,7 @@ static int store_table(struct image *img, const GByteArray *table, unsigned n, s
 	h->snapshots_offset = old;
 	h->nb_snapshots = old_n;
 	h->l1_offset = old_l1;
+	qcow2_collect_fixed(q);
 	if (table->len)
 		qcow2_unref(img, offset, table->len);
 	return err;
@@ -477,6 +478,7 @@ static int switch_disk(struct apply *a)
 		h->l1_offset = old.l1_offset;
 		h->l1_size = old.l1_size;
 		h->size = old.size;
+		qcow2_collect_fixed(qcow2_of(img));
 	}
 	return err;
 }

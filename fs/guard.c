@@ -56,6 +56,7 @@ static void wait_for_death(pid_t parent)
 	sigset_t set;
 	int sig;
 
+	prctl(PR_SET_NAME, "imgfs-guard");
 	sigfillset(&set);
 	sigprocmask(SIG_SETMASK, &set, NULL);
 	sigemptyset(&set);
