@@ -86,11 +86,14 @@ static void reply_zeroes(fuse_req_t req, size_t size)
  * against 0.43 s): a pipe carries 4 KiB pages one by one.
  */
 
-/* The first extent is there already; all others are left to image_read. */
+/*
+ * The first extent is there already; all others are left to image_read. So is all of an image that
+ * changes: a write beside these bytes may move their cluster, and another one take its place.
+ */
 static int read_bytes(const struct window *w, const struct extent *e, uint64_t at, void *buf,
 		      size_t size, bool direct)
 {
-	if (e->start <= at && e->start + e->len - at >= size)
+	if (image_stays(w->img) && e->start <= at && e->start + e->len - at >= size)
 		return image_read_extent(w->img, e, at, buf, size);
 	return direct ? image_read_alone(w->img, at, buf, size) : image_read(w->img, at, buf, size);
 }

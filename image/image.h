@@ -213,9 +213,13 @@ int image_readv(struct image *img, uint64_t offset, const struct iovec *iov, int
  * coded units are decoded on several processors even where each of them has a loop.
  */
 int image_read_alone(struct image *img, uint64_t offset, void *buf, size_t len);
-/* Reads what one extent from image_map describes, all or a part of it: no second walk. */
+/* Reads what one extent from image_map describes, all or a part of it: no second walk. Only where
+ * image_stays says so, or the caller sees to it, are these bytes there still. */
 int image_read_extent(struct image *img, const struct extent *e, uint64_t offset, void *buf,
 		      size_t len);
+/* Nobody of this process writes to it or below it as long as it is open: what image_map said of it
+ * stays true. Else only image_read keeps clusters where they are until they are read. */
+bool image_stays(const struct image *img);
 /*
  * What the page cache has of a DATA extent: bytes from the front, 0 when it must be read in
  * earnest. From any thread, as long as the image stays open; does not yield.

@@ -290,6 +290,11 @@ int image_read_alone(struct image *img, uint64_t offset, void *buf, size_t len)
 	return read_locked(img, offset, &iov, 1, &m);
 }
 
+bool image_stays(const struct image *img)
+{
+	return !img->core->guarded;
+}
+
 int image_read_extent(struct image *img, const struct extent *e, uint64_t offset, void *buf,
 		      size_t len)
 {
