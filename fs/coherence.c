@@ -140,7 +140,7 @@ static void drop_in_others(uint64_t node, const struct bytes *b, enum who who)
 	}
 }
 
-static bool is_cached_node(uint64_t node)
+bool coherence_is_cached(uint64_t node)
 {
 	const struct file *f = find(node);
 
@@ -151,7 +151,7 @@ void coherence_before_read(uint64_t node, uint64_t offset, uint64_t len)
 {
 	struct bytes b;
 
-	if (!is_cached_node(node) && others_matter(node, offset, len, &b))
+	if (!coherence_is_cached(node) && others_matter(node, offset, len, &b))
 		drop_in_others(node, &b, WHO_WRITES);
 }
 
@@ -162,7 +162,7 @@ void coherence_before_write(uint64_t node, uint64_t offset, uint64_t len)
 
 void coherence_after_write(uint64_t node, uint64_t offset, uint64_t len)
 {
-	bool cached = is_cached_node(node);
+	bool cached = coherence_is_cached(node);
 	struct file *f = find(node);
 	struct bytes b;
 

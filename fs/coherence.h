@@ -36,6 +36,8 @@ void coherence_closed(uint64_t node);
 /* Is it open, and not cached? */
 bool coherence_is_direct(uint64_t node);
 
+/* Does the kernel keep its pages? Then nothing below yields for it. */
+bool coherence_is_cached(uint64_t node);
 /* Before bytes of the file are read or looked for: what was written to them through another file
  * has come. Yields. */
 void coherence_before_read(uint64_t node, uint64_t offset, uint64_t len);

@@ -79,6 +79,36 @@ static void notify(int (*send)(void *arg), struct notice *n)
 	log_failure(ret);
 }
 
+/* ---- writes that the kernel sends from its cache ---- */
+
+static GQueue writes = G_QUEUE_INIT; /* of struct kernel_write, in the order of their coming */
+static uint64_t writes_begun;
+static struct co_queue writes_ended;
+
+void kernel_write_begin(struct kernel_write *k)
+{
+	*k = (struct kernel_write){.link.data = k, .number = ++writes_begun};
+	g_queue_push_tail_link(&writes, &k->link);
+}
+
+void kernel_write_end(struct kernel_write *k)
+{
+	g_queue_unlink(&writes, &k->link);
+	co_queue_wake_all(&writes_ended);
+}
+
+static void wait_for_writes(void)
+{
+	uint64_t last = writes_begun;
+
+	while (writes.head && ((struct kernel_write *)writes.head->data)->number <= last)
+		co_queue_wait(&writes_ended);
+}
+
+/*
+ * Until Linux 6.15 a page counts as written, and is given up without waiting, as soon as its write
+ * is queued: these writes are to be done too.
+ */
 static void drop(uint64_t node, uint64_t offset, uint64_t len)
 {
 	/* A length of 0 is all the rest for the kernel. */
@@ -86,8 +116,11 @@ static void drop(uint64_t node, uint64_t offset, uint64_t len)
 			   .offset = (off_t)offset,
 			   .len = len > INT64_MAX - offset ? 0 : (off_t)len};
 
-	if (len)
-		notify(send_inval, &n);
+	if (!len || !session)
+		return;
+	notify(send_inval, &n);
+	worker_receive_all(worker_self());
+	wait_for_writes();
 }
 
 /* ---- what is asked for ---- */

@@ -14,6 +14,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <glib.h>
+
 #include "fs/fuse.h"
 #include "fs/tree.h"
 
@@ -23,6 +25,18 @@ void kernel_end(void);
 
 /* The kernel has learnt of this disk, partition or layer: a lookup was answered. Does not yield. */
 void kernel_knows(uint64_t node);
+
+/*
+ * Around a write that the kernel makes from its cache of the file, from the moment it is received:
+ * who has the kernel give pages up waits for those before. So it must not do that itself. Neither
+ * yields.
+ */
+struct kernel_write {
+	GList link;
+	uint64_t number;
+};
+void kernel_write_begin(struct kernel_write *k);
+void kernel_write_end(struct kernel_write *k);
 
 /*
  * What programs have written into these bytes of the file and the kernel still keeps is written to

@@ -50,6 +50,7 @@
 #define KEPT_BYTES_MAX	(4u << 20) /* of writes: more would only leave the processors' caches */
 #define STOP_PAUSE	1000000	   /* nanoseconds between looks for requests at the end */
 #define THREADS_DEFAULT 4
+#define RECEIVE_ALL_MAX 4096 /* requests: who sends more all the time must not keep us forever */
 
 enum go { GO_WAIT, GO_SERVE, GO_HOME };
 
@@ -264,6 +265,13 @@ static ssize_t take_request(struct worker *w)
 	buf.size = (size_t)n;
 	fuse_session_process_buf(w->session->fuse, &buf);
 	return n;
+}
+
+void worker_receive_all(struct worker *w)
+{
+	for (unsigned n = 1; n < RECEIVE_ALL_MAX && take_request(w) >= 0; n++)
+		if (n % 64 == 0)
+			co_relax();
 }
 
 /* Takes requests until the mount is gone or stop is said. */

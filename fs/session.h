@@ -47,6 +47,8 @@ struct worker *worker_self(void);
 void worker_start(struct worker *w, void (*fn)(void *arg), void *arg);
 /* The same for what may wait for other requests: however many there are, more are received. */
 void worker_start_aside(struct worker *w, void (*fn)(void *arg), void *arg);
+/* Receives what the kernel has queued, and begins to answer it. Yields. */
+void worker_receive_all(struct worker *w);
 /*
  * on: requests are received however many are in flight, until as many calls with off came. For
  * somebody who makes writes wait for a request that is still to come. Does not yield.

@@ -130,7 +130,7 @@ static bool lasts_at_once(const struct call *c)
 	return (c->fi.flags & O_DSYNC) && coherence_is_direct(c->node);
 }
 
-static void run_write(struct call *c)
+static void write_window(struct call *c)
 {
 	struct window w;
 	int ret = writable_window(c, c->node, &w);
@@ -158,6 +158,18 @@ static void run_write(struct call *c)
 		fuse_reply_err(c->req, -ret);
 	else
 		fuse_reply_write(c->req, c->size);
+}
+
+static void run_write(struct call *c)
+{
+	struct kernel_write k;
+	bool kept = c->fi.writepage && coherence_is_cached(c->node);
+
+	if (kept)
+		kernel_write_begin(&k);
+	write_window(c);
+	if (kept)
+		kernel_write_end(&k);
 }
 
 void write_op_write(fuse_req_t req, fuse_ino_t node, const char *data, size_t size, off_t offset,
