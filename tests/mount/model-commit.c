@@ -181,7 +181,7 @@ void commit_begin(void)
 	memset(touched, 0, (max_size + MAX_LEN) / SECTOR);
 	/* Slow enough that much is done beside it. */
 	if (rnd(4))
-		snprintf(line, sizeof(line), "rate=%u%s", 8u << (20 + rnd(5)), to > 1 ? " " : "");
+		snprintf(line, sizeof(line), "rate=%u%s", 16u << (20 + rnd(4)), to > 1 ? " " : "");
 	if (to > 1 || rnd(2))
 		snprintf(line + strlen(line), sizeof(line) - strlen(line), "%sbase=%s",
 			 *line && to == 1 ? " " : "", base_names[to - 1]);

@@ -181,6 +181,9 @@ class Trial:
             form, name, options = kind.bases[0].form, kind.bases[0].name, kind.bases[0].options
         else:
             return
+        # A commit further down changes what it shows where it has no clusters.
+        if kind.commit and len(kind.below()) > 1:
+            return
         if form != "qcow2" or is_v2(options) or not can_have_snapshots(options) or self.rng.randrange(2):
             return
         run("qemu-img", "snapshot", "-c", "old", name)
@@ -203,6 +206,8 @@ class Trial:
         words += rng.sample(("sync", "discard=ignore"), rng.choice((0, 0, 1, 2)))
         if rng.randrange(2):
             words.append("cache=" + rng.choice(("none", "writethrough", "directsync", "unsafe")))
+        if "cache=unsafe" in words and "sync" in words:
+            words.remove("sync")
         if rng.randrange(2):
             words.append("detect_zeroes=" + rng.choice(("on", "unmap")))
         if rng.randrange(4) == 0:
@@ -252,13 +257,19 @@ class Trial:
     @staticmethod
     def unmount(daemon):
         subprocess.run(["fusermount3", "-u", "m"], stderr=subprocess.DEVNULL, check=False)
-        try:
-            daemon.wait(60)
-        except subprocess.TimeoutExpired:
-            subprocess.run(["umount", "-l", "m"], check=False)
-            daemon.kill()
-            daemon.wait()
-            raise Wrong("imgfs did not end") from None
+        # Twice: the whole machine may have stood still for the first time.
+        for _ in range(2):
+            try:
+                daemon.wait(60)
+                return
+            except subprocess.TimeoutExpired:
+                pass
+        if os.environ.get("MODEL_KEEP_HUNG"):
+            raise Wrong(f"imgfs did not end: process {daemon.pid}")
+        subprocess.run(["umount", "-l", "m"], check=False)
+        daemon.kill()
+        daemon.wait()
+        raise Wrong("imgfs did not end")
 
     def judge(self):
         for path, kept in self.untouched.items():
