@@ -395,8 +395,8 @@ static int flush(struct image *img, bool with_header)
 	ret = write_tables(img);
 	if (ret == 0 && with_header) {
 		ret = qcow2_header_store(img);
-		/* -ENOSPC: it did not fit, and was not touched. */
-		if (ret < 0 && ret != -ENOSPC)
+		/* -ENOSPC: it did not fit, and was not touched, unless a sync says so. */
+		if (ret < 0 && (ret != -ENOSPC || file_sync_failed(img->file)))
 			w->failed = -EIO;
 	}
 	if (ret < 0) {
@@ -410,7 +410,9 @@ static int flush(struct image *img, bool with_header)
 	/* Not synced: until the lower counts are on disk, the clusters leak there. */
 	if (ret == 0 && cache_has_dirty(img->cache, img->file, QCOW2_NEW))
 		ret = write_phase(img, QCOW2_NEW);
-	return ret;
+	/* The header is the new one whatever came after it; what could not be written is tried
+	 * again by the next flush, which tells of it. */
+	return with_header ? 0 : ret;
 }
 
 int qcow2_flush(struct image *img)

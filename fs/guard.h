@@ -8,7 +8,7 @@
  * it waits inside of a call on /dev/fuse, the kernel does not see that nobody serves the mount.
  * Every program that uses it would hang, and the image would stay locked. The guard, which has
  * nothing open and never touches the mount, learns of the death and has the kernel end the
- * connection.
+ * connection. It is named imgfs-guard, has imgfs' command line, and goes with it.
  */
 #ifndef IMGFS_FS_GUARD_H
 #define IMGFS_FS_GUARD_H

@@ -202,6 +202,7 @@ CASES = [
          snapshots=["1", "2"]),
     Case("snapshot-delete", "snapshot -d one a.qcow2", with_snapshots(), ["a.qcow2"], snapshots=["2"]),
     Case("resize", "resize a.qcow2 64M", disk(), changes=["a.qcow2"]),
+    Case("resize-l1", "resize a.qcow2 1G", disk(), changes=["a.qcow2"]),
     Case("resize-metadata", "resize --preallocation=metadata a.qcow2 8M", disk(), changes=["a.qcow2"]),
     Case("resize-full", "resize --preallocation=full a.qcow2 2M", disk(), changes=["a.qcow2"]),
     Case("resize-shrink", "resize --shrink a.qcow2 512k", disk(), changes=["a.qcow2"]),

@@ -661,6 +661,78 @@ static int co_structure(void *arg)
 	return 0;
 }
 
+/* Snapshots and another size, each of which may meet the fault: what it was told of is so. */
+static void change_structure(struct fixture *x, struct guest *g)
+{
+	bool made = image_snapshot_create(x->img, "a", NULL);
+
+	guest_step(g);
+	image_resize(x->img, x->img->size + (512u << 10), NULL, NULL);
+	guest_step(g);
+	made = image_snapshot_create(x->img, "b", NULL) || made;
+	guest_step(g);
+	if (made)
+		image_snapshot_apply(x->img, 0, NULL);
+	if (made)
+		image_snapshot_delete(x->img, 0, NULL);
+}
+
+static void try_structure(uint64_t nth, const char *cluster_size, bool whole)
+{
+	struct fixture x = begin(cluster_size, "16");
+	g_autofree struct guest *g = g_new0(struct guest, 1);
+
+	g->x = &x;
+	g->seed = 88172645463325252u;
+	for (unsigned i = 0; i < 20; i++)
+		assert_int_equal(guest_step(g), 0);
+	assert_int_equal(image_flush(x.img), 0);
+	file_fault_set(x.f, FAULT_WRITE, nth, ENOSPC, whole);
+	change_structure(&x, g);
+	/* With room again. */
+	file_fault_set(x.f, FAULT_WRITE, 0, 0, false);
+	if (image_flush(x.img) < 0)
+		assert_int_equal(image_flush(x.img), 0);
+	assert_int_equal(judge(&x, true).corruptions, 0);
+	assert_true(image_snapshot_create(x.img, "c", NULL));
+	for (unsigned i = 0; i < 5; i++)
+		assert_int_equal(guest_step(g), 0);
+	assert_true(image_resize(x.img, x.img->size + (512u << 10), NULL, NULL));
+	assert_int_equal(image_flush(x.img), 0);
+	assert_int_equal(judge(&x, true).corruptions, 0);
+	end(&x);
+}
+
+/* A sync may say as late as that there was no room: then nobody knows which header there is. */
+static void try_structure_sync(uint64_t nth)
+{
+	struct fixture x = begin("512", "16");
+	g_autofree struct guest *g = g_new0(struct guest, 1);
+
+	g->x = &x;
+	g->seed = 88172645463325252u;
+	for (unsigned i = 0; i < 20; i++)
+		assert_int_equal(guest_step(g), 0);
+	file_fault_set(x.f, FAULT_FLUSH, nth, ENOSPC, false);
+	change_structure(&x, g);
+	image_flush(x.img);
+	guest_step(g);
+	image_flush(x.img);
+	assert_int_equal(judge(&x, false).corruptions, 0);
+	end(&x);
+}
+
+static int co_full_structure(void *arg)
+{
+	for (uint64_t nth = 1; nth < 40; nth++)
+		try_structure_sync(nth);
+	for (uint64_t nth = 1; nth < 90; nth++) {
+		try_structure(nth, nth % 2 ? "512" : "4096", false);
+		try_structure(nth, nth % 2 ? "4096" : "512", true);
+	}
+	return 0;
+}
+
 /* After a failed sync all fails; what is on disk was never worse than leaks. */
 static int co_any_sync(void *arg)
 {
@@ -697,6 +769,7 @@ TEST_IN_LOOP(any_write, co_any_write)
 TEST_IN_LOOP(any_read, co_any_read)
 TEST_IN_LOOP(parallel, co_parallel)
 TEST_IN_LOOP(structure, co_structure)
+TEST_IN_LOOP(full_structure, co_full_structure)
 TEST_IN_LOOP(any_sync, co_any_sync)
 
 int main(void)
@@ -715,6 +788,7 @@ int main(void)
 		cmocka_unit_test(test_any_read),
 		cmocka_unit_test(test_parallel),
 		cmocka_unit_test(test_structure),
+		cmocka_unit_test(test_full_structure),
 		cmocka_unit_test(test_any_sync),
 	};
 
