@@ -7,16 +7,29 @@
 
 #include "io/holders.h"
 
+#include <fcntl.h>
 #include <glib.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
-
-#include "io/file.h"
 
 #define NAMED_MAX   3  /* processes */
 #define COMMAND_MAX 80 /* bytes of a command line */
+
+/*
+ * What the kernel knows by itself: other descriptors may be of files on FUSE or NFS, and a plain
+ * stat of these waits for whoever serves them, perhaps forever.
+ */
+static bool is_same_file(const char *link, const struct stat *file)
+{
+	struct statx st;
+
+	return statx(AT_FDCWD, link, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &st) == 0 &&
+	       makedev(st.stx_dev_major, st.stx_dev_minor) == file->st_dev &&
+	       st.stx_ino == file->st_ino;
+}
 
 /* The descriptor `fd` of process `pid` is of the file, and has locks on it. */
 static bool locks(const char *pid, const char *fd, const struct stat *file)
@@ -24,10 +37,9 @@ static bool locks(const char *pid, const char *fd, const struct stat *file)
 	g_autofree char *link = g_strdup_printf("/proc/%s/fd/%s", pid, fd);
 	g_autofree char *info = g_strdup_printf("/proc/%s/fdinfo/%s", pid, fd);
 	g_autofree char *text = NULL;
-	struct stat st;
 
-	return stat(link, &st) == 0 && stat_same_file(&st, file) &&
-	       g_file_get_contents(info, &text, NULL, NULL) && strstr(text, "\nlock:");
+	return is_same_file(link, file) && g_file_get_contents(info, &text, NULL, NULL) &&
+	       strstr(text, "\nlock:");
 }
 
 static bool has_locks(const char *pid, const struct stat *file)

@@ -48,19 +48,19 @@ cp d.qcow2 dirty.qcow2
 poke dirty.qcow2 79 01
 before=$(sha256sum <dirty.qcow2)
 for mode in ro scratch overlay=od.qcow2; do
-	imgfs -o $mode dirty.qcow2 m 2>err
+	imgfs -o $mode dirty.qcow2 "$PWD/m" 2>err
 	one_sentence err imgfs "was not closed properly"
 	cat m/disk.raw >/dev/null
 	unmount m
 	[ "$(sha256sum <dirty.qcow2)" = "$before" ] || fail "-o $mode repaired an image"
 done
-imgfs -o rw dirty.qcow2 m 2>err
+imgfs -o rw dirty.qcow2 "$PWD/m" 2>err
 one_sentence err imgfs "its refcounts were repaired"
 unmount m
 qemu-img check -q dirty.qcow2
 cp d.qcow2 corrupt.qcow2
 poke corrupt.qcow2 79 02
-imgfs corrupt.qcow2 m 2>err
+imgfs corrupt.qcow2 "$PWD/m" 2>err
 one_sentence err imgfs "is marked as corrupt"
 unmount m
 refused 32 "Image is corrupt" rw corrupt.qcow2
@@ -72,6 +72,16 @@ mkdir m2
 expect_status 32 imgfs -o overlay=o2.qcow2 d.qcow2 m2
 one_sentence err imgfs "In use by imgfs -o rw d.qcow2 $SCRATCH/m (process $pid): Could not open 'd.qcow2'"
 [ ! -e o2.qcow2 ] || fail "an overlay was made of an image that is in use"
+# The search does not wait for a mount that answers nobody.
+sleep 60 <m/info.json &
+reader=$!
+wait_until_waits $reader sleep
+cleanup_add kill -CONT "$pid"
+kill -STOP "$pid"
+expect_status 32 timeout 20 imgfs -o overlay=o2.qcow2 d.qcow2 m2
+one_sentence err imgfs "(process $pid)"
+kill -CONT "$pid"
+kill $reader
 unmount m
 qemu-img create -q -f qcow2 -b d.qcow2 -F qcow2 top.qcow2
 mkfifo say
