@@ -108,6 +108,19 @@ static void one_sentence(GError **error)
 	g_prefix_error(error, "In use by %s: ", who ? who : "another process");
 }
 
+/* The words are those of any open, and do not tell that reading may well be allowed. */
+static void hint_at_writing(GError **error)
+{
+	if (error && (g_error_matches(*error, G_FILE_ERROR, G_FILE_ERROR_ACCES) ||
+		      g_error_matches(*error, G_FILE_ERROR, G_FILE_ERROR_PERM) ||
+		      g_error_matches(*error, G_FILE_ERROR, G_FILE_ERROR_ROFS))) {
+		g_autofree char *words = (*error)->message;
+
+		(*error)->message = g_strconcat(
+			words, " (-o rw writes to it; ro, overlay= and scratch do not)", NULL);
+	}
+}
+
 struct image *open_mounted(const struct mount_options *o, unsigned loops, bool first,
 			   struct gate **gate, GError **error)
 {
@@ -134,6 +147,8 @@ struct image *open_mounted(const struct mount_options *o, unsigned loops, bool f
 		img = image_open(o->image, &open, error);
 	if (!img) {
 		one_sentence(error);
+		if (o->mode == MODE_RW)
+			hint_at_writing(error);
 		return NULL;
 	}
 	if (!is_writable(o, img, error)) {

@@ -57,6 +57,29 @@ requires_unshare() {
 	requires_program unshare
 	unshare -m true 2>/dev/null || skip "needs mount namespaces (not in a chroot)"
 }
+# for_users COMMAND...: in a mount namespace of its own, where every user may open /dev/fuse and the
+# file fuse.conf of the scratch folder is /etc/fuse.conf; what other tests see stays as it is.
+for_users() {
+	unshare -m bash -c '
+		# The copies of what others mount would keep it mounted.
+		while read -r _ at type _; do
+			[[ $1/ != "$at"/* ]] || continue
+			case $type:$at in
+			fuse.imgfs:* | *:/tmp/?* | *:"${TMPDIR:-/tmp}"/?*) umount -l "$at" ;;
+			esac
+		done </proc/mounts 2>/dev/null
+		cd "$1" && mkdir -p users-dev && : >>fuse.conf || exit 77
+		mount -t tmpfs -o dev,mode=755 none users-dev &&
+			mknod -m 666 users-dev/fuse c 10 229 &&
+			mount --bind users-dev/fuse /dev/fuse &&
+			mount --bind fuse.conf /etc/fuse.conf || exit 77
+		shift
+		exec "$@"' - "$SCRATCH" "$@" || {
+		local status=$?
+		[ $status -ne 77 ] || skip "cannot bind over /dev/fuse and /etc/fuse.conf"
+		return $status
+	}
+}
 requires_loop() {
 	requires_root
 	has_loop || skip "needs a free loop device"

@@ -33,7 +33,7 @@ struct question {
 	pthread_cond_t answered;
 	bool done;
 	char *chain; /* NULL: it is not ours, or gone */
-	bool single_file;
+	bool single_file, closed;
 };
 
 static void question_put(struct question *q)
@@ -76,15 +76,18 @@ static void *ask(void *arg)
 {
 	struct question *q = arg;
 	int fd = open(q->at, O_PATH | O_CLOEXEC | O_NOFOLLOW);
-	bool single_file = false;
+	bool single_file = false, closed;
 	char *chain = NULL;
 
 	if (fd >= 0 && look_at(fd, q->id, &single_file))
 		chain = read_chain(fd);
+	/* A mount without allow_other is its user's alone; root is not let in either. */
+	closed = !chain && errno == EACCES;
 	if (fd >= 0)
 		close(fd);
 	pthread_mutex_lock(&q->lock);
 	q->chain = chain;
+	q->closed = closed;
 	q->single_file = single_file;
 	q->done = true;
 	pthread_cond_signal(&q->answered);
@@ -127,7 +130,8 @@ static char *chain_of(struct mounted *m, unsigned id)
 	pthread_mutex_lock(&q->lock);
 	while (!q->done && pthread_cond_timedwait(&q->answered, &q->lock, &end) == 0)
 		;
-	m->answers = q->done;
+	m->answers = q->done && !q->closed;
+	m->closed = q->closed;
 	m->single_file = q->single_file;
 	chain = g_steal_pointer(&q->chain);
 	pthread_mutex_unlock(&q->lock);

@@ -9,7 +9,8 @@
 
 struct mounted {
 	char *at;	  /* the mountpoint */
-	bool answers;	  /* else nothing below is known */
+	bool answers;	  /* else nothing below is known, but for: */
+	bool closed;	  /* it lets this user not in */
 	bool writable;	  /* the mount may write to the image */
 	bool single_file; /* the mountpoint is the disk: there is no control/ */
 	unsigned depth;	  /* of the file in the mount's chain; 0: the image that it writes to */

@@ -51,7 +51,12 @@ static enum through refuse(const struct args *args, const char *name, const stru
 {
 	const char *command = args->command->name;
 
-	if (!m->answers)
+	if (m->closed)
+		set_error(error,
+			  "'%s' is mounted on '%s' by a user who lets nobody else in: unmount it "
+			  "first",
+			  name, m->at);
+	else if (!m->answers)
 		set_error(error, "'%s' is mounted on '%s', which does not answer", name, m->at);
 	else if (m->depth)
 		set_error(error,
@@ -290,10 +295,13 @@ bool through_follow(struct args *args, const char *file, bool (*look)(void *arg,
 	return ok;
 }
 
-/* A string of control/status, at the path of one or two keys. NULL: it has none. Caller frees. */
-static char *status_string(struct args *args, const char *key, const char *below)
+/*
+ * A string of control/status, at the path of one or two keys; the caller frees it. NULL: it has
+ * none, or *error: it cannot be read.
+ */
+static char *status_string(struct args *args, const char *key, const char *below, GError **error)
 {
-	g_autofree char *text = through_read(args, "status", NULL);
+	g_autofree char *text = through_read(args, "status", error);
 	json_t *root = text ? json_loads(text, 0, NULL) : NULL, *value;
 	char *found;
 
@@ -308,8 +316,11 @@ static char *status_string(struct args *args, const char *key, const char *below
 /* -f may name another format than the mount has: then not the same is meant. */
 static bool is_same_format(struct args *args, GError **error)
 {
-	g_autofree char *format = status_string(args, "format", NULL);
+	g_autoptr(GError) unread = NULL;
+	g_autofree char *format = status_string(args, "format", NULL, &unread);
 
+	if (unread)
+		return set_error(error, "%s", unread->message);
 	if (!format)
 		return set_error(error, "'%s' is mounted on '%s', which does not say how it is",
 				 args->mounted_name, args->mount->at);
@@ -349,7 +360,7 @@ bool through_send(struct args *args, const char *file, const char *line, GError 
 		err = errno;
 	if (!err)
 		return true;
-	sentence = status_string(args, "last_error", "message");
+	sentence = status_string(args, "last_error", "message", NULL);
 	return set_error(error, "%s", sentence ? sentence : g_strerror(err));
 }
 

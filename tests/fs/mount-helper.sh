@@ -53,14 +53,10 @@ cp flat d.qcow2 "$work"
 mkdir "$work/m"
 chmod 755 "$work"
 chown -R nobody "$work"
-[ "$(stat -c %a /dev/fuse)" = 666 ] || {
-	cleanup_add chmod "$(stat -c %a /dev/fuse)" /dev/fuse
-	chmod 666 /dev/fuse
-}
-setpriv --reuid=nobody --regid=nogroup --clear-groups unshare -rm \
+for_users setpriv --reuid=nobody --regid=nogroup --clear-groups unshare -rm \
 	bash -c 'cd "$1" && imgfs d.qcow2 m && cmp flat m/disk.raw && umount m' - "$work" ||
 	fail "in a user namespace"
 # With the setuid fusermount3.
-setpriv --reuid=nobody --regid=nogroup --clear-groups \
+for_users setpriv --reuid=nobody --regid=nogroup --clear-groups \
 	bash -c 'cd "$1" && imgfs d.qcow2 m && cmp flat m/disk.raw && fusermount3 -u m' - "$work" ||
 	fail "with fusermount3"
