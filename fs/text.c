@@ -30,6 +30,8 @@ struct text {
 /* The last ones that were made, of all loops. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct text *texts[LEAF_CHECK - LEAF_INFO + 1];
+/* Every one that there is, with the lock. */
+static GQueue all = G_QUEUE_INIT;
 
 static struct text **slot_of(uint64_t node)
 {
@@ -50,12 +52,18 @@ static struct text *text_get(uint64_t node)
 }
 
 /* With the lock. */
+static void drop(struct text *text)
+{
+	g_queue_remove(&all, text);
+	close(text->fd);
+	g_free(text);
+}
+
+/* With the lock. */
 static void put(struct text *text)
 {
-	if (text && --text->refs == 0) {
-		close(text->fd);
-		g_free(text);
-	}
+	if (text && --text->refs == 0)
+		drop(text);
 }
 
 void text_close(struct text *text)
@@ -194,6 +202,7 @@ static struct text *publish(uint64_t node, int fd, uint64_t size)
 
 	*text = (struct text){2, fd, size}; /* the caller's reference, and this one */
 	pthread_mutex_lock(&lock);
+	g_queue_push_tail(&all, text);
 	put(*slot);
 	*slot = text;
 	pthread_mutex_unlock(&lock);
@@ -288,8 +297,10 @@ void text_reply_read(fuse_req_t req, const struct text *text, uint64_t offset, s
 
 void text_clear(void)
 {
-	for (unsigned i = 0; i < G_N_ELEMENTS(texts); i++) {
-		text_close(texts[i]);
-		texts[i] = NULL;
-	}
+	pthread_mutex_lock(&lock);
+	/* Open ones too: a kernel that unmounts sends no releases that are still under way. */
+	while (!g_queue_is_empty(&all))
+		drop(g_queue_peek_head(&all));
+	memset(texts, 0, sizeof(texts));
+	pthread_mutex_unlock(&lock);
 }

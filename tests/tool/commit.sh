@@ -114,7 +114,7 @@ same_text commit -r 10x top.qcow2
 # Somebody else has the base open for writing: refused, and nothing is changed.
 cp base before
 cp mid.qcow2 mid.before
-qemu-io -c 'sleep 5000' base &
+qemu-io -c 'sleep 60000' base &
 sleep 0.3
 expect_status 1 imgtool commit mid.qcow2
 expect_output err 'lock' base
