@@ -274,6 +274,7 @@ void burst(void)
 	}
 	memcpy(before, bytes, size);
 	run(actors, &c);
+	counts.beside += (uint64_t)THREADS * operations;
 	if (c.made[0])
 		judge(actors, &c, before);
 	for (unsigned i = 0; i < THREADS; i++)

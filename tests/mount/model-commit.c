@@ -127,10 +127,14 @@ static bool look(int fd)
 	if (strcmp(state, "running") == 0)
 		return false;
 	note("commit into layer %u: %s", depth, state);
-	if (strcmp(state, "done") == 0)
+	if (strcmp(state, "done") == 0) {
 		judge_base();
-	else if (!cancelled || strcmp(state, "cancelled") != 0)
+		counts.committed++;
+	} else if (cancelled && strcmp(state, "cancelled") == 0) {
+		counts.cancelled++;
+	} else {
 		wrong("commit ended: %s", text);
+	}
 	depth = 0;
 	return true;
 }

@@ -88,7 +88,7 @@ class Kind:
 
     def __init__(self, rng):
         self.mode = rng.choice(("rw", "rw", "rw", "overlay", "scratch"))
-        self.files = rng.choice(("alone", "partitions", "partitions"))
+        self.files = rng.choice(("single", "alone", "partitions", "partitions", "partitions"))
         self.format = rng.choice(("qcow2",) * 5 + ("raw",))
         self.options, self.cluster, self.bases = [], 64 * KIB, []
         self.snapshots = self.resize = True
@@ -97,7 +97,7 @@ class Kind:
         else:
             self.qcow2(rng)
         below = self.bases or self.mode == "overlay"
-        self.commit = bool(below) and self.mode != "scratch" and rng.randrange(3) > 0
+        self.commit = bool(below) and self.files != "single" and self.mode != "scratch" and rng.randrange(3) > 0
 
     def qcow2(self, rng):
         self.options, self.cluster = qcow2_options(rng)
@@ -125,6 +125,8 @@ class Kind:
 
 class Trial:
     """One image in the working directory."""
+
+    counts = {}  # of all
 
     def __init__(self, program, kind, rng, verbose):
         self.program, self.kind, self.rng, self.verbose = program, kind, rng, verbose
@@ -228,21 +230,32 @@ class Trial:
         options, seed = self.mount_options(), self.rng.randrange(1 << 32)
         if self.verbose:
             print(f"  -o {options} seed {seed}", flush=True)
-        os.makedirs("m", exist_ok=True)
-        daemon = subprocess.Popen(["imgfs", "-f", "-o", options, self.image, "m"], stdin=subprocess.DEVNULL)
+        single = self.kind.files == "single"
+        if single:
+            open("m", "a", encoding="ascii").close()
+        else:
+            os.makedirs("m", exist_ok=True)
+        daemon = subprocess.Popen(["imgfs", "-f", "--pidfile", "pid", "-o", options, self.image, "m"],
+                                  stdin=subprocess.DEVNULL)
         try:
             end = time.monotonic() + 20
-            while not os.path.exists("m/disk.raw"):
+            # Made at once, and written when the files are there.
+            while not (os.path.exists("pid") and os.path.getsize("pid")):
                 if daemon.poll() is not None or time.monotonic() > end:
                     raise Wrong(f"imgfs -o {options}: status {daemon.poll()}")
                 time.sleep(0.01)
-            alone = self.kind.files == "alone"
-            windows = [] if alone else [word for number, (start, count) in enumerate(PARTITIONS) for word in (
+            windows = [] if self.kind.files != "partitions" else [word for number, (start, count) in enumerate(PARTITIONS) for word in (
                 "-w", f"m/partitions/{number + 1}.raw:{start * 512}:{count * 512}")]
             bases = [word for name in self.kind.below() if self.kind.commit for word in ("-b", name)]
-            run(self.program, "-s", str(seed), "-n", str(operations), "-g", str(self.kind.cluster),
+            where = ("m",) if single else ("-d", "m", "m/disk.raw")
+            if not single and self.kind.mode == "rw" and not self.kind.bases:
+                where = ("-l", "m/layers/0-disk.raw") + where
+            text = run(self.program, "-s", str(seed), "-n", str(operations), "-g", str(self.kind.cluster),
                 "-m", str(SMALLEST), "-M", str(LARGEST), "-S", "state", "-x", self.excluded(),
-                *windows, *bases, "-d", "m", "m/disk.raw")
+                *windows, *bases, *where)
+            for word in text.splitlines()[-1].split(", "):
+                number, what = word.split()
+                self.counts[what] = self.counts.get(what, 0) + int(number)
         except Wrong as error:
             raise Wrong(f"-o {options} seed {seed}: {error}") from None
         finally:
@@ -358,7 +371,8 @@ def main():
             if not options.k:
                 return 1
         done += 1
-    print(f"{done} images, {bad} wrong, {time.monotonic() - start:.0f} s")
+    counts = "".join(f", {number} {what}" for what, number in Trial.counts.items())
+    print(f"{done} images, {bad} wrong, {time.monotonic() - start:.0f} s{counts}")
     return 1 if bad else 0
 
 

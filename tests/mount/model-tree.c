@@ -86,6 +86,7 @@ bool snapshot_make(char name[32])
 		return false;
 	if (err)
 		wrong("create %s: %s", name, strerror(err));
+	counts.snapshots++;
 	return true;
 }
 
@@ -171,6 +172,7 @@ bool snapshot_apply(void)
 	err = control("snapshot", "apply %s\n", s->name);
 	if (err)
 		wrong("apply %s: %s", s->name, strerror(err));
+	counts.applied++;
 	memcpy(bytes, s->bytes, max_size);
 	size = s->size;
 	memset(bytes + size, 0, max_size - size);

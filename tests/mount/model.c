@@ -4,13 +4,14 @@
  * is read, through whichever file, must be what the model says.
  *
  * usage: model [-s SEED] [-n OPERATIONS] [-t SECONDS] [-g GRAIN] [-m MIN] [-M MAX] [-S FOLDER]
- *		[-x WORDS] [-w FILE:START:SIZE]... [-d MOUNT] [-b NAME]... FILE
+ *		[-x WORDS] [-w FILE:START:SIZE]... [-d MOUNT] [-b NAME]... [-l FILE] FILE
  *
  * FILE is the disk, -w a file that shows a part of it (a partition), MOUNT the mount's folder, for
  * snapshots and control files. MIN and MAX bound the sizes that truncate gives. Places are chosen
  * at multiples of GRAIN (a cluster) rather often. -x: operations to leave out, with commas. FOLDER
  * keeps the model of the disk and of each snapshot as raw files between runs. -b: an image that
- * may be committed into, as control/commit knows it, the one right below first. The first sector is
+ * may be committed into, as control/commit knows it, the one right below first. -l: a file that
+ * shows the disk's bytes too, and cannot be written to. The first sector is
  * never written to: it has the partition table.
  */
 #include "config.h"
@@ -37,6 +38,7 @@ struct window windows[MAX_WINDOWS];
 unsigned window_count;
 struct snapshot snapshots[MAX_SNAPSHOTS];
 unsigned snapshot_count;
+struct counts counts;
 const char *base_names[MAX_BASES];
 unsigned base_count;
 const char *mount_dir, *exclude = "";
@@ -44,7 +46,8 @@ const char *mount_dir, *exclude = "";
 static uint64_t seed = 1, grain = 65536, done;
 static char notes[NOTES][160];
 static unsigned noted;
-static uint8_t *buffer; /* MAX_LEN, aligned for O_DIRECT */
+static const char *layer; /* NULL, or a file that shows the disk and cannot be written */
+static uint8_t *buffer;	  /* MAX_LEN, aligned for O_DIRECT */
 
 uint64_t rnd(uint64_t below)
 {
@@ -157,10 +160,13 @@ static void window_close(struct window *w)
 	w->fd = w->direct = -1;
 }
 
+/* Of those that overlap the one that is opened first is cached: not always the same. */
 void windows_open(void)
 {
+	unsigned first = (unsigned)rnd(window_count);
+
 	for (unsigned i = 0; i < window_count; i++)
-		window_open(&windows[i]);
+		window_open(&windows[(first + i) % window_count]);
 }
 
 void windows_close(void)
@@ -457,10 +463,45 @@ static void op_write(void)
 		op_holes();
 }
 
+/* The top layer, where it is the only one, is the disk as well: opened anew, its size may lack what
+ * only the kernel knows of. */
+static void op_layer(void)
+{
+	uint64_t at, len;
+	struct stat st;
+	int fd;
+
+	if (!layer)
+		return;
+	fd = open(layer, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st))
+		wrong("open %s: %s", layer, strerror(errno));
+	len = (uint64_t)st.st_size < size ? (uint64_t)st.st_size : size;
+	at = rnd(len);
+	len = len - at < MAX_LEN ? len - at : 1 + rnd(MAX_LEN);
+	note("read layer %" PRIu64 " %" PRIu64, at, len);
+	for (uint64_t n = 0; n < len;) {
+		ssize_t ret = pread(fd, buffer + n, len - n, (off_t)(at + n));
+
+		if (ret <= 0)
+			wrong("read %s at %" PRIu64 ": %s", layer, at + n,
+			      ret ? strerror(errno) : "nothing there");
+		n += (uint64_t)ret;
+	}
+	same(layer, buffer, bytes + at, at, len);
+	close(fd);
+}
+
 static void op_reopen(void)
 {
 	struct window *w = &windows[rnd(window_count)];
 
+	if (rnd(3) == 0) {
+		note("reopen all");
+		windows_close();
+		windows_open();
+		return;
+	}
 	note("reopen %s", w->path);
 	window_close(w);
 	window_open(w);
@@ -507,8 +548,8 @@ static const struct {
 	{"direct", 8, op_direct_read}, {"mmap", 6, op_map_write}, {"mmap", 6, op_map_read},
 	{"punch", 5, op_punch},	       {"zero", 5, op_zero},	  {"allocate", 2, op_allocate},
 	{"truncate", 2, op_truncate},  {"sync", 2, op_sync},	  {"copy", 5, op_copy},
-	{"holes", 2, op_holes},	       {"reopen", 1, op_reopen},  {"tree", 4, op_tree_any},
-	{"burst", 2, burst},
+	{"holes", 2, op_holes},	       {"reopen", 2, op_reopen},  {"layer", 2, op_layer},
+	{"tree", 4, op_tree_any},      {"burst", 2, burst},
 };
 
 static void operation(void)
@@ -583,7 +624,7 @@ int main(int argc, char **argv)
 	int opt;
 
 	window_count = 1;
-	while ((opt = getopt(argc, argv, "s:n:t:g:m:M:S:x:w:d:b:")) != -1) {
+	while ((opt = getopt(argc, argv, "s:n:t:g:m:M:S:x:w:d:b:l:")) != -1) {
 		if (opt == 's')
 			seed = strtoull(optarg, NULL, 0);
 		else if (opt == 'n')
@@ -602,6 +643,8 @@ int main(int argc, char **argv)
 			exclude = optarg;
 		else if (opt == 'd')
 			mount_dir = optarg;
+		else if (opt == 'l')
+			layer = optarg;
 		else if (opt == 'b' && base_count < MAX_BASES)
 			base_names[base_count++] = optarg;
 		else if (opt != 'w' || !add_window(optarg))
@@ -630,6 +673,9 @@ int main(int argc, char **argv)
 	windows_close();
 	if (state)
 		state_save(state);
-	printf("%" PRIu64 " operations\n", done - 1);
+	printf("%" PRIu64 " operations, %" PRIu64 " beside, %" PRIu64 " snapshots, %" PRIu64
+	       " applied, %" PRIu64 " committed, %" PRIu64 " cancelled\n",
+	       done - 1, counts.beside, counts.snapshots, counts.applied, counts.committed,
+	       counts.cancelled);
 	return 0;
 }

@@ -34,6 +34,11 @@ extern struct window windows[MAX_WINDOWS];
 extern unsigned window_count;
 extern struct snapshot snapshots[MAX_SNAPSHOTS];
 extern unsigned snapshot_count;
+/* How much was done, for the last line. */
+extern struct counts {
+	uint64_t beside; /* operations of threads beside one another */
+	uint64_t snapshots, applied, committed, cancelled;
+} counts;
 extern const char *base_names[MAX_BASES];
 extern unsigned base_count;
 extern const char *mount_dir;

@@ -9,6 +9,6 @@ requires_fuse
 requires_qemu
 requires_program python3
 
-[ $# -gt 0 ] || set -- -n 400 -t 10
+[ $# -gt 0 ] || set -- -n 250 -t 8
 PYTHONDONTWRITEBYTECODE=1 python3 "$IMGFS_SRCDIR/tests/mount/model-run.py" \
 	"$IMGFS_BUILDDIR/tests/mount/model" "$@"
