@@ -13,6 +13,7 @@
 #include "fs/control.h"
 #include "fs/data.h"
 #include "fs/kernel.h"
+#include "fs/open.h"
 #include "fs/session.h"
 #include "fs/status.h"
 #include "image/commit.h"
@@ -150,6 +151,7 @@ static void run(void *arg)
 	/* Before anybody sees that it has ended, and looks at what the base got. */
 	if (job.begun)
 		tell_kernel(c);
+	open_name_holders(&error, commit.base);
 	if (ok)
 		note_success(c);
 	else

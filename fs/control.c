@@ -44,9 +44,7 @@ static const struct control_file files[] = {
 	{
 		.name = "hold",
 		.show = control_hold_show,
-		.opened = control_hold_opened,
 		.closed = control_hold_end,
-		.flushed = control_hold_end,
 	},
 	{
 		.name = "status",
@@ -428,25 +426,6 @@ static struct control_open *open_new(const struct control_file *file)
 	return o;
 }
 
-static void run_open(struct request *r)
-{
-	const struct control_file *file = r->o->file;
-	GError *error = NULL;
-	int ret = file->opened ? file->opened(r->tree, r->o, &error) : 0;
-
-	if (ret) {
-		fuse_reply_err(r->req, -tell_failure(file->name, ret, error));
-		open_free(r->o);
-		return;
-	}
-	if (fuse_reply_open(r->req, &r->fi) == -ENOENT) {
-		/* Interrupted: there will be no release. */
-		if (file->closed)
-			file->closed(r->tree, r->o);
-		open_free(r->o);
-	}
-}
-
 void control_op_open(fuse_req_t req, uint64_t node, struct fuse_file_info *fi)
 {
 	const struct control_file *file = &files[node_leaf(node) - LEAF_CONTROL_0];
@@ -460,7 +439,9 @@ void control_op_open(fuse_req_t req, uint64_t node, struct fuse_file_info *fi)
 	o = open_new(file);
 	fi->direct_io = 1;
 	fi->fh = (uintptr_t)o;
-	request_start(request_new(req, fi, NULL, 0, run_open));
+	/* Interrupted: there will be no release. */
+	if (fuse_reply_open(req, fi) == -ENOENT)
+		open_free(o);
 }
 
 /* Is there a text that this read goes on in? With the lock. */
@@ -574,6 +555,26 @@ void control_op_write(fuse_req_t req, const char *data, size_t size, uint64_t of
 	request_start(r);
 }
 
+/* A shell that reads from a file makes a descriptor for that and closes it afterwards. */
+static bool has_open(pid_t pid, const char *name)
+{
+	g_autofree char *path = g_strdup_printf("/proc/%ld/fd", (long)pid);
+	g_autofree char *end = g_strdup_printf("/control/%s", name);
+	GDir *dir = g_dir_open(path, 0, NULL);
+	const char *fd;
+	bool found = false;
+
+	while (dir && !found && (fd = g_dir_read_name(dir))) {
+		g_autofree char *link = g_build_filename(path, fd, NULL);
+		g_autofree char *to = g_file_read_link(link, NULL);
+
+		found = to && g_str_has_suffix(to, end);
+	}
+	if (dir)
+		g_dir_close(dir);
+	return found;
+}
+
 /* Another process that has the file too, such as a child, does not end the writer's line. */
 static void run_flush(struct request *r)
 {
@@ -583,8 +584,9 @@ static void run_flush(struct request *r)
 	if (r->o->writer == r->fi.lock_owner)
 		ret = finish_line(r->tree, r->o);
 	co_mutex_unlock(&r->o->writing);
-	if (r->o->file->flushed && (!r->o->reader || r->o->reader == r->fi.lock_owner))
-		r->o->file->flushed(r->tree, r->o);
+	if (r->o->file->closed && r->o->reader == r->fi.lock_owner &&
+	    !has_open(fuse_req_ctx(r->req)->pid, r->o->file->name))
+		r->o->file->closed(r->tree, r->o);
 	fuse_reply_err(r->req, -ret);
 }
 

@@ -32,12 +32,10 @@ struct control_file {
 	 * what is read are events. May yield.
 	 */
 	int (*show)(struct tree *t, struct control_open *o, GString *out, GError **error);
-	/* Open and last close; either may be NULL. 0 or -errno and *error. May yield. */
-	int (*opened)(struct tree *t, struct control_open *o, GError **error);
+	/* Last close, and close(2) by a process that read the file last and has no other descriptor
+	 * of it; NULL: nothing. The kernel may keep back the last close, which it sends behind
+	 * writes that wait, but not the other. May yield. */
 	void (*closed)(struct tree *t, struct control_open *o);
-	/* close(2) of a descriptor, by whoever read the file last; NULL: nothing. The kernel may
-	 * keep back the last close, which it sends behind writes that wait, but not this. */
-	void (*flushed)(struct tree *t, struct control_open *o);
 	bool takes_empty;
 	/* poll(2) says that there is something to read only when control_changed came since the
 	 * last read from the start. */
@@ -111,7 +109,6 @@ int control_resize_command(struct tree *t, struct control_open *o, char *line, G
 int control_resize_show(struct tree *t, struct control_open *o, GString *out, GError **error);
 
 /* control-hold.c */
-int control_hold_opened(struct tree *t, struct control_open *o, GError **error);
 int control_hold_show(struct tree *t, struct control_open *o, GString *out, GError **error);
 void control_hold_end(struct tree *t, struct control_open *o);
 /* The mount ends: nobody holds from now on. On the first loop. */

@@ -93,8 +93,7 @@ static bool is_writable(const struct mount_options *o, const struct image *img, 
 	return false;
 }
 
-/* qemu-img's words for a lock are two lines, and leave open who has it. */
-static void one_sentence(GError **error)
+void open_name_holders(GError **error, const struct image *img)
 {
 	static const char asks[] = "\nIs another process using the image [";
 	g_autofree char *name = NULL, *who = NULL;
@@ -102,7 +101,9 @@ static void one_sentence(GError **error)
 
 	if (!question)
 		return;
-	name = g_strndup(question + strlen(asks), strcspn(question + strlen(asks), "]"));
+	/* In the background, the folder is not the one in which names were given. */
+	name = img ? g_strdup_printf("/proc/self/fd/%d", file_fd(img->file))
+		   : g_strndup(question + strlen(asks), strcspn(question + strlen(asks), "]"));
 	*question = '\0';
 	who = holders_name(name);
 	g_prefix_error(error, "In use by %s: ", who ? who : "another process");
@@ -146,7 +147,7 @@ struct image *open_mounted(const struct mount_options *o, unsigned loops, bool f
 	else
 		img = image_open(o->image, &open, error);
 	if (!img) {
-		one_sentence(error);
+		open_name_holders(error, NULL);
 		if (o->mode == MODE_RW)
 			hint_at_writing(error);
 		return NULL;

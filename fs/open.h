@@ -16,6 +16,11 @@
  */
 struct image *open_mounted(const struct mount_options *o, unsigned loops, bool first,
 			   struct gate **gate, GError **error);
+/*
+ * An error that is the refusal of a lock, for which qemu-img has two lines, becomes one sentence
+ * that names who has the image in use. img: where it is known which; else the error's name counts.
+ */
+void open_name_holders(GError **error, const struct image *img);
 /* Of the file that the user named as the image: there may be a layer above it. */
 const struct stat *open_named_stat(const struct mount_options *o, const struct image *img);
 /* Do both loops show the same files? Somebody may have put another under the name meanwhile. */

@@ -143,7 +143,7 @@ refused ENOENT "no image below" "base=top.qcow2"
 refused ESRCH "no commit runs" "cancel"
 # Somebody else has the base open, and lets nobody write to it.
 mount_imgfs mid.qcow2 w
-refused EBUSY "mid.qcow2" ""
+refused EBUSY "In use by imgfs mid.qcow2" ""
 unmount w
 [ "$(state)" = failed ] || fail "a refused commit: $(state)"
 chmod a-w mid.qcow2

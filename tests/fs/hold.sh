@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # control/hold: while it is open nothing comes into the image's file, however many want to write,
 # and readers of the mount go on; whatever ends the holder, the writers go on.
-# IMGFS_LONG=1: waits for the end of a hold that nobody ends.
+# A commit stands still too. IMGFS_LONG=1: waits for the end of a hold that nobody ends.
 . "$IMGFS_SRCDIR/tests/functions.sh"
 requires_fuse
 requires_program python3
@@ -76,16 +76,63 @@ kill -KILL $holder
 timeout 20 tail --pid=$writer -f /dev/null || fail "a writer waits for one who has died"
 
 # Two at the same time, and imgtool beside them.
-exec 3<m/control/hold 4<m/control/hold
-read -r line <&3
-[ "$line" = held ] || fail "says $line"
+exec 13<m/control/hold 14<m/control/hold
+for fd in 13 14; do
+	read -r line <&$fd
+	[ "$line" = held ] || fail "says $line"
+done
+# waits: a writer does, and will go on when nobody holds. It is no holder itself.
+waits() {
+	dd if=/dev/zero of=m/disk.raw bs=4k count=1 oflag=direct conv=notrunc status=none 0</dev/null 13<&- 14<&- &
+	sleep 0.5
+	kill -0 $! 2>/dev/null
+}
 expect_status 0 imgtool check disk.qcow2
-exec 3<&-
+waits || fail "nobody waits for two holds of a shell"
+exec 13<&-
 expect_status 0 imgtool check disk.qcow2
-exec 4<&-
+waits || fail "nobody waits for the second hold"
+exec 14<&-
+wait
+! waits || fail "a hold was not ended by its close"
+# What only was opened holds nothing; a group of commands holds until its end; a copy holds not.
+exec 13<m/control/hold
+! waits || fail "opened and not read, and holds"
+exec 13<&-
+{
+	read -r line
+	[ "$line" = held ] && waits || fail "a group of commands does not hold: $line"
+} <m/control/hold
+wait
+cp -r m/control copied
+! waits || fail "cp -r holds"
+
+# What a commit writes to the base waits too, and goes on.
+imgtool create -q -f qcow2 base.qcow2 64M
+imgtool create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2
+mount_imgfs -o rw top.qcow2 m2
+random_data 7 16777216 | dd of=m2/disk.raw bs=1M conv=notrunc,fsync iflag=fullblock status=none
+sum=$(sha256sum <m2/disk.raw)
+echo rate=16M >m2/control/commit
+{
+	read -r line
+	before=$(sha256sum base.qcow2 top.qcow2)
+	expect_output m2/control/commit "state: running"
+	sleep 0.5
+	[ "$(sha256sum base.qcow2 top.qcow2)" = "$before" ] || fail "a commit wrote to what is held"
+} <m2/control/hold
+for ((i = 0; i < 200; i++)); do
+	grep -q "state: running" m2/control/commit || break
+	sleep 0.05
+done
+expect_output m2/control/commit "state: done"
+[ "$(sha256sum <m2/disk.raw)" = "$sum" ] || fail "the disk is another after the commit"
+unmount m2
+expect_status 0 imgtool check base.qcow2
 
 # A mount that ends lets everybody go.
 exec 3<m/control/hold
+read -r line <&3
 dd if=/dev/urandom of=m/disk.raw bs=1M count=1 seek=100 oflag=direct conv=notrunc status=none &
 writer=$!
 sleep 0.3
@@ -101,6 +148,7 @@ expect_status 0 imgtool check -q disk.qcow2
 [ -n "${IMGFS_LONG:-}" ] || exit 0
 mount_imgfs -o rw disk.qcow2 m
 exec 3<m/control/hold
+read -r line <&3
 began=$SECONDS
 dd if=/dev/zero of=m/disk.raw bs=4k count=1 conv=notrunc,fsync status=none
 [ $((SECONDS - began)) -ge 55 ] || fail "the hold ended after $((SECONDS - began)) s"
