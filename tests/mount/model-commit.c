@@ -245,7 +245,7 @@ bool control_commit(void)
 	while (snapshot_count)
 		snapshot_remove(&snapshots[0]);
 	commit_begin();
-	if (rnd(3) == 0)
-		commit_wait();
+	if (rnd(2))
+		beside();
 	return true;
 }

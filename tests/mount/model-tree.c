@@ -156,9 +156,60 @@ bool snapshot_rename(void)
 	return true;
 }
 
+/* ---- what changes a disk that nobody may write to: readers may have it open ---- */
+
+struct reader {
+	struct window *w;
+	int fd; /* -1: none this time */
+};
+
+static void read_as_model(const struct reader *r, const char *when)
+{
+	uint64_t end = r->w->size ? r->w->size : size, at = rnd(end);
+	uint64_t len = end - at < MAX_LEN ? end - at : MAX_LEN;
+	uint8_t *buf = malloc(len);
+	struct stat st;
+
+	if (!buf || fstat(r->fd, &st))
+		wrong("fstat %s: %s", r->w->path, strerror(errno));
+	if ((uint64_t)st.st_size != end)
+		wrong("%s: %s has %" PRIu64 " bytes for who has it open, not %" PRIu64, when,
+		      r->w->path, (uint64_t)st.st_size, end);
+	if (pread(r->fd, buf, len, (off_t)at) != (ssize_t)len)
+		wrong("%s: read %s %" PRIu64 " %" PRIu64 ": %s", when, r->w->path, at, len,
+		      strerror(errno));
+	same(when, buf, bytes + r->w->start + at, r->w->start + at, len);
+	free(buf);
+}
+
+/* Writers are gone after this; a reader may stay, with some of the disk in the kernel's cache. */
+static struct reader only_a_reader(void)
+{
+	struct reader r = {&windows[rnd(window_count)], -1};
+
+	windows_close();
+	if (rnd(2))
+		return r;
+	r.fd = open(r.w->path, O_RDONLY | O_CLOEXEC);
+	if (r.fd < 0)
+		wrong("open %s: %s", r.w->path, strerror(errno));
+	read_as_model(&r, "before a change");
+	return r;
+}
+
+static void reader_end(struct reader r)
+{
+	if (r.fd < 0)
+		return;
+	for (unsigned i = 0; i < 4; i++)
+		read_as_model(&r, "after a change");
+	close(r.fd);
+}
+
 bool snapshot_apply(void)
 {
 	const struct snapshot *s = any_snapshot();
+	struct reader r;
 	int err;
 
 	if (!s || !allowed("apply"))
@@ -168,7 +219,7 @@ bool snapshot_apply(void)
 		if (err != EBUSY)
 			wrong("apply with open files: %s", strerror(err));
 	}
-	windows_close();
+	r = only_a_reader();
 	err = control("snapshot", "apply %s\n", s->name);
 	if (err)
 		wrong("apply %s: %s", s->name, strerror(err));
@@ -176,6 +227,7 @@ bool snapshot_apply(void)
 	memcpy(bytes, s->bytes, max_size);
 	size = s->size;
 	memset(bytes + size, 0, max_size - size);
+	reader_end(r);
 	windows_open();
 	return true;
 }
@@ -240,17 +292,19 @@ bool snapshot_read(void)
 /* Less than before only while nobody may write behind the end. */
 static void shrink(uint64_t to)
 {
+	struct reader r;
 	int err;
 
 	if (rnd(2) && control("resize", "--shrink %" PRIu64 "\n", to) != EBUSY)
 		wrong("shrinking with open files");
-	windows_close();
+	r = only_a_reader();
 	err = control("resize", "--shrink %" PRIu64 "\n", to);
 	if (!is_refused(err)) {
 		if (err)
 			wrong("resize to %" PRIu64 ": %s", to, strerror(err));
 		set_size(to);
 	}
+	reader_end(r);
 	windows_open();
 }
 
