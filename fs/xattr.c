@@ -114,17 +114,21 @@ static void put_snapshot(struct sink *s, const struct snapshot *snapshot)
 
 /*
  * By this imgtool finds the mount that holds an image: "rw" or "ro", then device:inode of each file
- * of the chain, top first.
+ * of the chain, top first; an external data file stands behind its layer's: "12:34+12:35".
  */
 static void put_chain(struct sink *s, struct tree *t)
 {
 	g_autoptr(GString) text = g_string_new(tree_is_writable(t) ? "rw" : "ro");
 
 	for (const struct image *img = tree_image(t); img; img = img->backing) {
-		const struct stat *st = file_stat(img->file);
+		const struct file *file = img->file;
 
-		g_string_append_printf(text, " %ju:%ju", (uintmax_t)st->st_dev,
-				       (uintmax_t)st->st_ino);
+		for (unsigned i = 0; file; file = image_extra_file(img, i++)) {
+			const struct stat *st = file_stat(file);
+
+			g_string_append_printf(text, "%c%ju:%ju", i ? '+' : ' ',
+					       (uintmax_t)st->st_dev, (uintmax_t)st->st_ino);
+		}
 	}
 	put(s, "chain", text->str);
 }

@@ -150,6 +150,8 @@ struct image *image_open_file(struct file *file, const struct image_open_options
  * under IMAGE_NO_DATA_FILES (ask img->flags first). May yield.
  */
 struct file *image_open_data_file(struct image *img, const char *name, bool given, GError **error);
+/* Of this layer's files beside the main one, the index-th; NULL: it has no more. */
+struct file *image_extra_file(const struct image *img, unsigned index);
 /*
  * Makes an image writable, or read-only again, that lies below one that was opened for writing;
  * readers go on. false and *error: it is as it was, but when it was to be made read-only and

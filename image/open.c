@@ -519,6 +519,13 @@ static char *find_data_file(struct image *img, const char *name, bool given, str
 	return NULL;
 }
 
+struct file *image_extra_file(const struct image *img, unsigned index)
+{
+	const GPtrArray *files = img->core->extra_files;
+
+	return files && index < files->len ? g_ptr_array_index(files, index) : NULL;
+}
+
 struct file *image_open_data_file(struct image *img, const char *name, bool given, GError **error)
 {
 	struct file_options fo;

@@ -139,7 +139,7 @@ static char *chain_of(struct mounted *m, unsigned id)
 	return chain;
 }
 
-/* "rw 2049:131 2049:77": is the file in it? */
+/* "rw 2049:131+2049:132 2049:77", with a data file beside the top: is the file in it? */
 static bool has_file(struct mounted *m, const char *chain, const struct stat *file)
 {
 	g_autofree char *wanted =
@@ -148,8 +148,11 @@ static bool has_file(struct mounted *m, const char *chain, const struct stat *fi
 
 	m->writable = words[0] && strcmp(words[0], "rw") == 0;
 	for (unsigned i = 1; words[0] && words[i]; i++) {
-		if (strcmp(words[i], wanted) == 0) {
+		g_auto(GStrv) files = g_strsplit(words[i], "+", -1);
+
+		if (g_strv_contains((const char *const *)files, wanted)) {
 			m->depth = i - 1;
+			m->data_file = strcmp(files[0], wanted) != 0;
 			return true;
 		}
 	}

@@ -13,6 +13,7 @@ struct mounted {
 	bool closed;	  /* it lets this user not in */
 	bool writable;	  /* the mount may write to the image */
 	bool single_file; /* the mountpoint is the disk: there is no control/ */
+	bool data_file;	  /* the file is an external data file of an image */
 	unsigned depth;	  /* of the file in the mount's chain; 0: the image that it writes to */
 };
 

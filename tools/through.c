@@ -62,6 +62,11 @@ static enum through refuse(const struct args *args, const char *name, const stru
 		set_error(error,
 			  "'%s' lies below the image that is mounted on '%s': unmount that first",
 			  name, m->at);
+	else if (m->data_file)
+		set_error(error,
+			  "'%s' is the data file of the image that is mounted on '%s': unmount "
+			  "that first",
+			  name, m->at);
 	else if (!m->writable)
 		set_error(error, "'%s' is mounted read-only on '%s': unmount it first", name,
 			  m->at);
@@ -211,7 +216,7 @@ static enum through find_to_write(struct args *args, struct image *look, unsigne
 		if (!m)
 			return THROUGH_NOTHING;
 		if (depth || args->command->mounted_write != MOUNTED_SENT || !m->answers ||
-		    !m->writable || m->single_file || m->depth)
+		    !m->writable || m->single_file || m->depth || m->data_file)
 			how = refuse(args, layer->filename, m, true, error);
 		if (how == THROUGH_SENT) {
 			g_clear_error(error);

@@ -186,6 +186,20 @@ expect_status 1 imgtool info disk.qcow2
 expect_output err "'$PWD/file'"
 unmount file
 
+# ---- the data file of a mounted image: read while it is held still, else refused with the name
+imgtool create -q -f qcow2 -o data_file=data.raw outside.qcow2 1M
+mount_imgfs -o rw outside.qcow2 m2
+printf x | dd of=m2/disk.raw bs=1 conv=notrunc status=none
+expect_status 0 imgtool measure -f raw -O qcow2 --output=json data.raw
+expect_output err "is mounted on '$PWD/m2': it holds the image still"
+python3 -m json.tool out >/dev/null
+for words in "resize -f raw data.raw 2M" "convert -f raw -O raw data.raw copy" "bench -w -f raw data.raw"; do
+	# shellcheck disable=SC2086
+	expect_status 1 imgtool $words
+	expect_output err "'data.raw' is the data file of the image that is mounted on '$PWD/m2'"
+done
+unmount m2
+
 # ---- nothing mounted: as ever
 expect_status 0 imgtool snapshot -c x disk.qcow2
 [ ! -s err ] || fail "without a mount: $(cat err)"
