@@ -99,7 +99,7 @@ qemu-io -r -c 'read 0 4k' images/o1.qcow2 >/dev/null 2>&1 && fail "the overlay i
 mkdir m2
 expect_status 32 imgfs -o overlay=images/o1.qcow2 images/d.qcow2 m2
 one_sentence err imgfs images/o1.qcow2
-expect_output err "nother process uses"
+expect_output err "In use by "
 # Two overlays of one image do not disturb each other.
 mount_imgfs -o overlay=o3.qcow2 images/d.qcow2 m2
 unmount m2

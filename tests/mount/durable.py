@@ -121,16 +121,40 @@ class Trial:
     def try_commands(self):
         self.mount()
         disk = os.open(self.m.path("disk.raw"), os.O_RDWR)
-        if self.kind in ("qcow2", "overlay"):
-            self.write(disk)
-            os.mkdir(self.m.path("snapshots/one"))
-            self.changed("mkdir of a snapshot")
         self.write(disk)
         self.m.command("resize", "20M")
         os.fsync(disk)
         self.changed("control/resize")
         os.close(disk)
         self.unmount()
+
+    def try_snapshot(self):
+        """Each of mkdir's syncs counts: where one fails, mkdir does. What it frees afterwards leaks if it
+        is lost, so that the last write need not be synced."""
+        self.mount()
+        with open(self.m.path("disk.raw"), "r+b", buffering=0) as disk:
+            self.write(disk.fileno())
+            os.fsync(disk.fileno())
+        self.m.plan.arm(FLUSH, 0)
+        os.mkdir(self.m.path("snapshots/one"))
+        syncs = self.m.plan.count
+        if syncs < 2:
+            raise Wrong(f"{self.kind}: mkdir of a snapshot syncs {syncs} times")
+        self.unmount()
+        top = "over.qcow2" if self.kind == "overlay" else self.image
+        for n in range(1, syncs + 1):
+            shutil.copyfile(top, "saved")
+            self.mount()
+            self.m.plan.arm(FLUSH, n, 5)
+            try:
+                os.mkdir(self.m.path("snapshots/two"))
+            except OSError as e:
+                if e.errno != 5:
+                    raise
+            else:
+                raise Wrong(f"{self.kind}: sync {n} of {syncs} fails, and mkdir of a snapshot does not")
+            self.m.unmount()
+            os.replace("saved", top)
 
     def try_sync(self, words):
         self.mount("," + words)
@@ -191,6 +215,8 @@ def try_kind(program, kind):
     trial = Trial(program, kind)
     trial.try_disks()
     trial.try_commands()
+    if kind in ("qcow2", "overlay"):
+        trial.try_snapshot()
     for words in ("sync", "cache=writethrough", "cache=directsync"):
         trial.try_sync(words)
     trial.flushes()

@@ -71,7 +71,7 @@ options_agree "$(page_of imgtool.1)" --allow-references --image-opts -U -f
 lint "$(page_of imgtool.1)"
 
 imgfs --help >help
-options_agree "$(page_of imgfs.1)" -R -u -uz --shrink -l
+options_agree "$(page_of imgfs.1)" --reflink -b -R -r -u -uz --shrink -l
 lint "$(page_of imgfs.1)"
 # The words of -o too: with their description, each.
 sed -n 's/^      \([a-z_]*=\{0,1\}\)  .*/\1/p' help >words
