@@ -231,6 +231,8 @@ static bool begin_writing(struct image *img, GError **error)
 {
 	struct qcow2 *q = qcow2_of(img);
 
+	/* What an earlier writer could not finish may have made it longer. */
+	q->file_size = MAX(q->file_size, file_size(img->file));
 	q->writer = qcow2_writer_new();
 	if (!check_bitmaps(img, error) || !clear_unknown(img, q, error) ||
 	    !settle_dirty(img, q, error))

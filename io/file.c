@@ -362,6 +362,8 @@ int64_t file_copy_range(struct file *from, uint64_t from_offset, struct file *to
 
 bool file_set_writable(struct file *f, bool writable, GError **error)
 {
+	int ret;
+
 	if (f->writable == writable)
 		return true;
 	if (!f->ops->set_writable) {
@@ -373,7 +375,16 @@ bool file_set_writable(struct file *f, bool writable, GError **error)
 	if (!f->ops->set_writable(f, writable, error))
 		return false;
 	f->writable = writable;
-	return true;
+	/* A failed write may have made it longer, and whoever finds space in it relies on its end.
+	 */
+	ret = file_refresh_size(f);
+	if (ret == 0)
+		return true;
+	g_set_error(error, G_FILE_ERROR, (gint)g_file_error_from_errno(-ret),
+		    "The size of '%s' cannot be told: %s", f->name, g_strerror(-ret));
+	if (f->ops->set_writable(f, !writable, NULL))
+		f->writable = !writable;
+	return false;
 }
 
 /* --- kinds that pass on to another file --- */

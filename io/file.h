@@ -104,7 +104,8 @@ char *file_temporary(GError **error);
 
 /*
  * The same file for writing as well, or only for reading again, with the locks that go with it;
- * nothing may be under way on it. false and *error: it is as it was. Does not yield.
+ * nothing may be under way on it. Its size is looked up. false and *error: it is as it was. Does
+ * not yield.
  */
 bool file_set_writable(struct file *f, bool writable, GError **error);
 
