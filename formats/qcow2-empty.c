@@ -66,13 +66,12 @@ static int move_out(struct empty *e)
 		return 0;
 	*h = old;
 	qcow2_relayout(e->img);
-	/* No room for it: nothing has changed but the file's length, and there is another way. */
-	if (ret == -ENOSPC || ret == -EDQUOT || ret == -EFBIG) {
-		file_truncate(e->img->file, size);
-		return -EOPNOTSUPP;
-	}
-	e->q->writer->failed = -EIO; /* the header may be either */
-	return ret;
+	if (e->q->writer->failed)
+		return ret;
+	/* Nothing has changed but the file's length; if it is for want of room, there is another
+	 * way. */
+	file_truncate(e->img->file, size);
+	return ret == -ENOSPC || ret == -EDQUOT || ret == -EFBIG ? -EOPNOTSUPP : ret;
 }
 
 static int write_front(struct empty *e)
@@ -103,10 +102,7 @@ static int move_to_front(struct empty *e)
 	ret = qcow2_header_store_fixed(e->img);
 	if (ret < 0) {
 		*h = old;
-		/* Without room for it nothing was written, and the disk is empty as it is. */
-		if (ret != -ENOSPC)
-			e->q->writer->failed = -EIO;
-		return ret;
+		return ret; /* the disk is empty as it is */
 	}
 	/* What stays behind the tables if this fails belongs to nobody. */
 	file_truncate(e->img->file, e->layout.end);

@@ -77,6 +77,26 @@ int qcow2_check_place(struct image *img, uint64_t host, uint64_t len, const char
 	return 0;
 }
 
+void qcow2_give_up(struct image *img, const char *why)
+{
+	struct qcow2_writer *w = qcow2_of(img)->writer;
+
+	if (!w || w->failed)
+		return;
+	w->failed = -EIO;
+	w->why = why;
+}
+
+static int tell_failed(struct image *img)
+{
+	const struct qcow2_writer *w = qcow2_of(img)->writer;
+
+	if (w->why)
+		image_fault(img, w->failed, 0, "nothing is written to '%s' any more: %s",
+			    file_name(img->file), w->why);
+	return w->failed;
+}
+
 /* With the refcount table that is whole on disk. */
 static void store_corrupt(struct image *img)
 {
@@ -101,7 +121,7 @@ int qcow2_mark_corrupt(struct image *img, uint64_t offset, const char *format, .
 	image_fault(img, EIO, offset, "%s; the image is corrupt and must be repaired", words);
 	if (!q->writer || q->writer->failed)
 		return -EIO;
-	q->writer->failed = -EIO;
+	qcow2_give_up(img, "it is corrupt and must be repaired");
 	/* Version 2 has no place to say it. For a check, saying so is all that is wanted. */
 	if (q->header.version < 3 || (img->flags & IMAGE_FOR_CHECK))
 		return -EIO;
@@ -199,7 +219,7 @@ int qcow2_begin(struct image *img)
 	if (!w)
 		return -EROFS;
 	if (w->failed)
-		return w->failed;
+		return tell_failed(img);
 	if (w->begun)
 		return 0;
 	ret = note_all_tables(img);
@@ -344,8 +364,8 @@ static int sync_file(struct image *img, struct file *f)
 
 	/* What it would have made durable may be lost, and will never be known to be. */
 	if (ret < 0) {
-		qcow2_of(img)->writer->failed = -EIO;
 		image_fault(img, ret, 0, "'%s' could not be synced", file_name(f));
+		qcow2_give_up(img, "a sync failed, and what was written before it may be lost");
 	}
 	return ret;
 }
@@ -389,16 +409,12 @@ static int flush(struct image *img, bool with_header)
 	if (!w)
 		return 0;
 	if (w->failed)
-		return w->failed;
+		return tell_failed(img);
 	frees = w->frees;
 	w->frees = g_array_new(FALSE, FALSE, sizeof(struct qcow2_region));
 	ret = write_tables(img);
-	if (ret == 0 && with_header) {
+	if (ret == 0 && with_header)
 		ret = qcow2_header_store(img);
-		/* -ENOSPC: it did not fit, and was not touched, unless a sync says so. */
-		if (ret < 0 && (ret != -ENOSPC || file_sync_failed(img->file)))
-			w->failed = -EIO;
-	}
 	if (ret < 0) {
 		/* Still pending. Nothing was added meanwhile: the lock is held. */
 		g_array_unref(w->frees);

@@ -326,15 +326,25 @@ static int prepare(struct store *s)
 	return choose_layout(s);
 }
 
+int qcow2_header_switch(struct image *img, const void *old, const void *new, size_t len)
+{
+	struct file *f = img->file;
+	int ret = file_write(f, 0, new, len);
+	bool settled = ret == 0 || ret == -ENOSPC || file_write(f, 0, old, len) == 0;
+	int synced = settled && ret != -ENOSPC ? file_flush(f) : 0;
+
+	if (!settled || synced < 0)
+		qcow2_give_up(img, "its header could not be written, and may be the old or the new "
+				   "one until it is opened again");
+	return ret < 0 ? ret : synced;
+}
+
 static int write_header(struct store *s)
 {
-	struct file *f = s->img->file;
 	int ret = write_behind(s);
 
 	if (ret == 0)
-		ret = file_write(f, 0, s->new_bytes, SECTOR);
-	if (ret == 0)
-		ret = file_flush(f);
+		ret = qcow2_header_switch(s->img, s->old_bytes, s->new_bytes, SECTOR);
 	if (ret < 0)
 		image_fault(s->img, ret, 0, "the header cannot be written");
 	return ret;

@@ -137,8 +137,7 @@ static int write_all(struct rebuild *r)
 	return err ? err : file_flush(r->img->file);
 }
 
-/* The point of commit. -EIO if it fails: the header may be either. But a sector for which there was
- * no room was not written; a sync that ends so is another matter. */
+/* The point of commit. */
 static int switch_over(struct rebuild *r)
 {
 	struct qcow2_header *h = &r->q->header, old = *h;
@@ -148,10 +147,9 @@ static int switch_over(struct rebuild *r)
 	h->reftable_clusters = r->table_clusters;
 	h->refcount_order = r->order;
 	err = qcow2_header_store_fixed(r->img);
-	if (!err)
-		return 0;
-	*h = old;
-	return err == -ENOSPC && !file_sync_failed(r->img->file) ? err : -EIO;
+	if (err)
+		*h = old;
+	return err;
 }
 
 int qcow2_rebuild_refcounts(struct image *img, const struct qcow2_count_source *source,
@@ -262,12 +260,13 @@ int qcow2_change_refcount_order(struct image *img, unsigned order,
 int qcow2_header_store_fixed(struct image *img)
 {
 	const struct qcow2_header *h = &qcow2_of(img)->header;
-	struct qcow2_header_disk d;
+	struct qcow2_header_disk d, old;
 	size_t len = h->version >= 3 ? QCOW2_HEADER_V3 : QCOW2_HEADER_V2;
 	int err = file_read(img->file, 0, &d, len);
 
 	if (err)
 		return err;
+	old = d;
 	d.size = be64_make(h->size);
 	d.l1_size = be32_make(h->l1_size);
 	d.l1_offset = be64_make(h->l1_offset);
@@ -281,6 +280,5 @@ int qcow2_header_store_fixed(struct image *img)
 		d.autoclear = be64_make(h->autoclear);
 		d.refcount_order = be32_make(h->refcount_order);
 	}
-	err = file_write(img->file, 0, &d, len);
-	return err ? err : file_flush(img->file);
+	return qcow2_header_switch(img, &old, &d, len);
 }

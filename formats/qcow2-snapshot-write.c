@@ -189,7 +189,7 @@ static bool table_changed(struct image *img, GError **error)
 	if (!qcow2_snapshots_index(img, q, error)) {
 		q->snapshot_offsets = g_array_new(FALSE, TRUE, sizeof(uint32_t));
 		g_array_set_size(q->snapshot_offsets, q->header.nb_snapshots);
-		q->writer->failed = -EIO;
+		qcow2_give_up(img, "its new snapshot table cannot be read");
 		return false;
 	}
 	qcow2_relayout(img);

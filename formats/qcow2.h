@@ -360,6 +360,7 @@ struct qcow2_writer {
 	bool set_dirty;	    /* and has set the dirty bit, which closing takes back */
 	bool no_punch;	    /* the host's file system cannot */
 	int failed;	    /* -errno: nothing may be changed any more */
+	const char *why;    /* the half of a sentence that says it, or NULL; not freed */
 };
 
 /* qcow2-flush.c */
@@ -382,6 +383,9 @@ void qcow2_note_table(struct qcow2 *q, uint64_t host);
 /* Sets the corrupt bit and refuses all further changes; the sentence becomes the fault. -EIO. */
 int qcow2_mark_corrupt(struct image *img, uint64_t offset, const char *format, ...)
 	G_GNUC_PRINTF(3, 4);
+/* Refuses all further changes, because nobody knows what is on disk; why: half of a sentence, which
+ * each refusal tells. The first one stays. */
+void qcow2_give_up(struct image *img, const char *why);
 /* Lowers counts by one, after step 4 of the next qcow2_flush; at 0 the host gets the space back.
  * Takes effect in memory at that time too. */
 int qcow2_free_later(struct image *img, uint64_t host, uint64_t len);
@@ -448,6 +452,12 @@ int qcow2_header_encode(const struct qcow2_header *h, void *cluster);
  * fault) when the new one does not fit, or not beside the old one. Yields.
  */
 int qcow2_header_store(struct image *img);
+/*
+ * Overwrites the first len bytes of the header, at most a sector, and syncs. A failed write is
+ * taken back, so that the header is the old one whatever came of it; where that fails too, or a
+ * sync, nothing may be changed any more (qcow2_give_up). 0 or -errno. Yields.
+ */
+int qcow2_header_switch(struct image *img, const void *old, const void *new, size_t len);
 /* Would it fail for what the header has, room before all? Writes nothing. */
 int qcow2_header_try(struct image *img);
 

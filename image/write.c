@@ -59,14 +59,19 @@ static int tell_change(struct image *img, uint64_t offset, uint64_t len)
 	return ret;
 }
 
-static int check_writable(const struct image *img, uint64_t offset, uint64_t len)
+static int check_writable(struct image *img, uint64_t offset, uint64_t len)
 {
 	if (!(img->flags & IMAGE_RDWR))
 		return -EROFS;
 	if (offset > img->size || len > img->size - offset)
 		return -EINVAL;
 	/* After a sync that failed nobody can promise that a later write will last. */
-	return file_sync_failed(img->file) || extra_sync_failed(img) ? -EIO : 0;
+	if (!file_sync_failed(img->file) && !extra_sync_failed(img))
+		return 0;
+	image_fault(img, EIO, offset,
+		    "nothing is written any more: a sync failed, and what was written before it "
+		    "may be lost");
+	return -EIO;
 }
 
 /* The disk may have become smaller, or a sync failed, while this waited: asked again. To be
