@@ -417,7 +417,8 @@ bool qcow2_repair(struct image *img, const struct check_options *options,
 		.options = options,
 		.result = result,
 		.leaks = options->repair == CHECK_REPAIR_LEAKS,
-		.entries = true,
+		/* A wrong entry may be all that is known of where data is: -r leaks keeps it. */
+		.entries = options->repair == CHECK_REPAIR_ALL,
 	};
 
 	return run(&r, error);

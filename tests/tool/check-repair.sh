@@ -87,6 +87,17 @@ cp d.qcow2 e.qcow2
 expect_status 2 imgtool check -r leaks d.qcow2
 expect_output err "Leaks are not repaired"
 same_bytes d.qcow2 e.qcow2
+# A wrong entry stays as it is; the leak beside it goes.
+for entry in 8000000000050200 8010000000000000 9000000000050000; do
+	cp whole.qcow2 d.qcow2
+	poke d.qcow2 0x40000 $entry
+	poke d.qcow2 $((0x20000 + 2 * 30)) 0001
+	truncate -s 4M d.qcow2
+	cp d.qcow2 e.qcow2
+	expect_status 2 imgtool check -r leaks d.qcow2
+	expect_output err "Repairing cluster 30 refcount=1 reference=0"
+	cmp -i $((0x30000)) d.qcow2 e.qcow2 || fail "-r leaks changed more than counts"
+done
 
 # An entry that nobody could read becomes zeroes, and that is said; its neighbours stay.
 for entry in 8000000000050200 8010000000000000 8000000000030000; do
