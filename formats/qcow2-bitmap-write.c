@@ -190,7 +190,7 @@ int qcow2_bitmaps_finish(struct image *img, struct qcow2_bitmaps_change *c, int 
 			ret = qcow2_bitmap_free_bits(
 				img, &g_array_index(c->old_bits, struct qcow2_bitmap, i));
 	} else {
-		/* A header that did not fit was not written: the new directory was never seen. */
+		/* Unless nobody knows which header is there, the new directory was never seen. */
 		if (h->nb_bitmaps && !q->writer->failed)
 			qcow2_unref(img, h->bitmap_directory_offset,
 				    round_up(q, h->bitmap_directory_size));

@@ -83,7 +83,7 @@ static int write_front(struct empty *e)
 
 	if (ret == 0 && l1_end < l->end)
 		ret = image_write_zero_bytes(e->img->file, l1_end, l->end - l1_end);
-	return ret ? ret : file_flush(e->img->file);
+	return ret ? ret : qcow2_sync(e->img, e->img->file);
 }
 
 /* Steps 2 and 3. */

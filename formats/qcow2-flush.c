@@ -358,7 +358,7 @@ static int apply_frees(struct image *img, GArray *frees)
 /* ---- flushing ---------------------------------------------------------------------------------
  */
 
-static int sync_file(struct image *img, struct file *f)
+int qcow2_sync(struct image *img, struct file *f)
 {
 	int ret = file_flush(f);
 
@@ -387,15 +387,15 @@ static int write_tables(struct image *img)
 	int ret = write_phase(img, QCOW2_NEW);
 
 	if (ret == 0 && q->external && q->data)
-		ret = sync_file(img, q->data);
+		ret = qcow2_sync(img, q->data);
 	if (ret == 0)
-		ret = sync_file(img, img->file);
+		ret = qcow2_sync(img, img->file);
 	for (enum qcow2_phase p = QCOW2_REFTABLE; p <= QCOW2_TABLES && ret == 0; p++) {
 		if (!cache_has_dirty(img->cache, img->file, p))
 			continue;
 		ret = write_phase(img, p);
 		if (ret == 0)
-			ret = sync_file(img, img->file);
+			ret = qcow2_sync(img, img->file);
 	}
 	return ret;
 }

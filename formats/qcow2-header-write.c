@@ -309,7 +309,7 @@ static int write_behind(struct store *s)
 	if (from == to)
 		return 0;
 	ret = file_write(s->img->file, from, s->merged + from, to - from);
-	return ret ? ret : file_flush(s->img->file);
+	return ret ? ret : qcow2_sync(s->img, s->img->file);
 }
 
 /* Everything but writing. */
@@ -329,13 +329,16 @@ static int prepare(struct store *s)
 int qcow2_header_switch(struct image *img, const void *old, const void *new, size_t len)
 {
 	struct file *f = img->file;
-	int ret = file_write(f, 0, new, len);
-	bool settled = ret == 0 || ret == -ENOSPC || file_write(f, 0, old, len) == 0;
-	int synced = settled && ret != -ENOSPC ? file_flush(f) : 0;
+	int ret = file_write(f, 0, new, len), synced;
 
-	if (!settled || synced < 0)
+	if (ret == -ENOSPC)
+		return ret; /* nothing was written */
+	if (ret < 0 && file_write(f, 0, old, len) < 0) {
 		qcow2_give_up(img, "its header could not be written, and may be the old or the new "
 				   "one until it is opened again");
+		return ret;
+	}
+	synced = qcow2_sync(img, f);
 	return ret < 0 ? ret : synced;
 }
 

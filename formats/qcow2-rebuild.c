@@ -134,7 +134,7 @@ static int write_all(struct rebuild *r)
 	}
 	if (!err)
 		err = write_table(r);
-	return err ? err : file_flush(r->img->file);
+	return err ? err : qcow2_sync(r->img, r->img->file);
 }
 
 /* The point of commit. */

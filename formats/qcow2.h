@@ -386,14 +386,17 @@ int qcow2_mark_corrupt(struct image *img, uint64_t offset, const char *format, .
 /* Refuses all further changes, because nobody knows what is on disk; why: half of a sentence, which
  * each refusal tells. The first one stays. */
 void qcow2_give_up(struct image *img, const char *why);
+/* file_flush of one of the image's files; when it fails, with a fault, everything is given up.
+ * 0 or -errno. Yields. */
+int qcow2_sync(struct image *img, struct file *f);
 /* Lowers counts by one, after step 4 of the next qcow2_flush; at 0 the host gets the space back.
  * Takes effect in memory at that time too. */
 int qcow2_free_later(struct image *img, uint64_t host, uint64_t len);
 /* Steps 1 to 3, then the frees that were pending when it began. Durable when it returns 0. */
 int qcow2_flush(struct image *img);
 /* The same, with step 4: writes the header from q->header (qcow2_header_store). On failure the
- * header on disk is the old one (-ENOSPC: the new one does not fit), or it may be either, and then
- * nothing can be changed any more. */
+ * header on disk is the old one (-ENOSPC: the new one does not fit), or nobody knows, and then
+ * nothing can be changed any more (qcow2_give_up). */
 int qcow2_flush_header(struct image *img);
 /* Gives the space of these regions back to the host, as far as they are free; sorts them. */
 int qcow2_punch(struct image *img, GArray *regions);
